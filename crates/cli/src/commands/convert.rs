@@ -1,0 +1,91 @@
+use crate::exit::Usage;
+use crate::network::read_weights;
+use anyhow::Context;
+use cardinal_models::registry;
+use cardinal_models::weights::{self, Classifier, options_in};
+use cardinal_models::Model;
+use cardinal_models::burn::tensor::Device;
+use cardinal_weights::{names::{Naming, from_timm}, write_safetensors};
+use clap::ValueEnum;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracing::warn;
+
+const EXAMPLES: &str = "\
+Examples:
+  cardinal convert tresnet_m.pth tresnet_m.safetensors
+  cardinal convert weights.safetensors backbone.safetensors --names detectron2-resnest";
+
+/// Reads any file of weights that Cardinal knows, checks that it is complete for its network, and writes safetensors
+/// in 32-bit floats. The file appears under its name when it is whole.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The file to read: .safetensors, .pth, .pth.tar, .pt or .bin
+    input: PathBuf,
+    /// The file to write: .safetensors
+    output: PathBuf,
+    /// Whose parameter names to write
+    #[arg(long, value_enum, default_value = "timm")]
+    names: Names,
+    /// The network, where the file fits several [default: what the file shows]
+    #[arg(short, long, value_name = "NAME")]
+    model: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Names {
+    /// timm's, which are also those of the official ResNeSt
+    Timm,
+    /// Those of the official TResNet code
+    OfficialTresnet,
+    /// Those of the detectron2 ResNeSt backbones
+    Detectron2Resnest,
+}
+
+impl Args {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        if self.output.extension().is_none_or(|extension| extension != "safetensors") {
+            let text = format!("'{}': only .safetensors files can be written", self.output.display());
+            return Err(Usage(text).into());
+        }
+        let file = read_weights(&self.input)?;
+        let from = self.input.display().to_string();
+        let variant = match &self.model {
+            Some(name) => registry::find(name)?,
+            None => file.variant().context(from.clone())?.0,
+        };
+        if !file.dropped.is_empty() {
+            warn!("{} tensors have no counterpart and are left out: {}", file.dropped.len(), file.dropped.join(", "));
+        }
+        // Loading is the check that nothing is missing; what is written is what was loaded.
+        let model = Model::new(variant, &options_in(variant, &file.tensors), &Device::flex());
+        let (model, _) = weights::load(model, &file.tensors, Classifier::MustFit).context(from)?;
+        let mut tensors = weights::state_dict(&model)?;
+        let mut metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+        metadata.insert("architecture".into(), variant.name.into());
+        if let Some(naming) = self.names.naming() {
+            tensors = from_timm(tensors, naming)?.tensors;
+        }
+        write_safetensors(&self.output, &tensors, &metadata)?;
+        println(&format!("{}: {}, {} tensors", self.output.display(), variant.name, tensors.len()))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Names {
+    /// `None` for timm's, which the tensors have already.
+    fn naming(self) -> Option<Naming> {
+        match self {
+            Self::Timm => None,
+            Self::OfficialTresnet => Some(Naming::OfficialTResNet),
+            Self::Detectron2Resnest => Some(Naming::Detectron2ResNeSt),
+        }
+    }
+}
+
+fn println(line: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    writeln!(std::io::stdout(), "{line}")
+}

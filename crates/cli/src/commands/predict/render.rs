@@ -1,0 +1,132 @@
+//! Class names, and results as text, JSON or CSV.
+
+use crate::exit::Usage;
+use crate::output::csv_field;
+use anyhow::Context;
+use cardinal_data::DataError;
+use serde::Serialize;
+use serde_json::json;
+use std::io::Write;
+use std::path::Path;
+
+const IMAGENET: &str = include_str!("../../../../../assets/imagenet1k.txt");
+
+/// How results are printed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Style {
+    Text,
+    Json,
+    Csv,
+}
+
+/// A class and how likely it is.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Prediction {
+    class: usize,
+    name: String,
+    probability: f32,
+}
+
+/// The classes of one image, the likeliest first.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Outcome {
+    file: String,
+    predictions: Vec<Prediction>,
+}
+
+impl Outcome {
+    pub(super) fn new(file: String, probabilities: &[f32], names: &[String], topk: usize) -> Self {
+        let mut order: Vec<usize> = (0..probabilities.len()).collect();
+        order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]).then(a.cmp(&b)));
+        let row = |class: usize| Prediction { class, name: names[class].clone(), probability: probabilities[class] };
+        Self { file, predictions: order.into_iter().take(topk).map(row).collect() }
+    }
+}
+
+/// Reads class names from a text file or a JSON list.
+pub(super) fn read_names(path: &Path) -> anyhow::Result<Vec<String>> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    if text.trim_start().starts_with('[') {
+        return serde_json::from_str(&text)
+            .with_context(|| format!("{}: not a JSON list of names", path.display()));
+    }
+    Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
+}
+
+/// The names of `classes` classes: the given ones, ImageNet's if there are a thousand, or numbers.
+pub(super) fn names(given: Option<Vec<String>>, classes: usize) -> anyhow::Result<Vec<String>> {
+    match given {
+        Some(names) if names.len() == classes => Ok(names),
+        Some(names) => {
+            let text = format!("{} class names are given, but the network has {classes} classes", names.len());
+            Err(Usage(text).into())
+        }
+        None if classes == 0 => Err(Usage("the network has no classifier".into()).into()),
+        None if classes == 1000 => Ok(IMAGENET.lines().map(str::to_owned).collect()),
+        None => Ok((0..classes).map(|class| format!("class {class}")).collect()),
+    }
+}
+
+/// Prints the results; JSON also tells of the images that gave none.
+pub(super) fn print(
+    out: &mut impl Write,
+    style: Style,
+    outcomes: &[Outcome],
+    failures: &[DataError],
+) -> anyhow::Result<()> {
+    match style {
+        Style::Text => {
+            for outcome in outcomes {
+                writeln!(out, "{}", outcome.file)?;
+                for p in &outcome.predictions {
+                    writeln!(out, "  {:6.2} %  {}", p.probability * 100.0, p.name)?;
+                }
+            }
+        }
+        Style::Csv => {
+            writeln!(out, "file,rank,class,name,probability")?;
+            for outcome in outcomes {
+                for (rank, p) in outcome.predictions.iter().enumerate() {
+                    let (file, name) = (csv_field(&outcome.file), csv_field(&p.name));
+                    writeln!(out, "{file},{},{},{name},{:.6}", rank + 1, p.class, p.probability)?;
+                }
+            }
+        }
+        Style::Json => {
+            let mut list: Vec<serde_json::Value> = outcomes.iter().map(|o| json!(o)).collect();
+            let failed = |e: &DataError| json!({ "file": e.path.display().to_string(), "error": e.kind.to_string() });
+            list.extend(failures.iter().map(failed));
+            writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
+        }
+    }
+    out.flush()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn imagenet_has_a_thousand_names() {
+        let names = names(None, 1000).unwrap();
+        assert_eq!(names.len(), 1000);
+        assert!(names[281].contains("tabby"), "{}", names[281]);
+    }
+
+    #[test]
+    fn a_wrong_number_of_names_is_refused() {
+        let error = names(Some(vec!["cat".into()]), 2).unwrap_err().to_string();
+        assert_eq!(error, "1 class names are given, but the network has 2 classes");
+        assert!(names(None, 0).is_err());
+        assert_eq!(names(None, 2).unwrap()[1], "class 1");
+    }
+
+    #[test]
+    fn outcomes_are_sorted_and_cut() {
+        let names: Vec<String> = ["a", "b", "c"].map(String::from).into();
+        let outcome = Outcome::new("x.png".into(), &[0.2, 0.5, 0.3], &names, 2);
+        let order: Vec<_> = outcome.predictions.iter().map(|p| p.name.as_str()).collect();
+        assert_eq!(order, ["b", "c"]);
+    }
+}

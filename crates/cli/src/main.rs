@@ -1,0 +1,65 @@
+//! `cardinal`: networks from the command line.
+//!
+//! Three steps: clap checks the syntax, a command checks its values, then it works. Data goes to standard output,
+//! everything else to standard error; this is the one place that exits.
+
+mod commands;
+mod exit;
+mod hub;
+mod network;
+mod output;
+mod progress;
+
+use clap::{ArgAction, Parser};
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+const EXAMPLES: &str = "\
+Examples:
+  cardinal models 'resnest*'                          list the ResNeSts
+  cardinal predict --model resnest50d photo.jpg       classify a photograph with published weights
+  cardinal predict --checkpoint weights.pth photos/   the same with a file's weights, for a folder
+  cardinal info weights.safetensors                   say what a file holds
+  cardinal convert weights.pth weights.safetensors    change a file's format
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 bad images or data, 4 weights that do not fit.";
+
+/// ResNeSt, TResNet and their peers: list, inspect, convert and run them.
+#[derive(Parser)]
+#[command(name = "cardinal", version, after_help = EXAMPLES, propagate_version = true)]
+struct Args {
+    #[command(subcommand)]
+    command: commands::Command,
+    /// Say more on standard error (-v: what is loaded and how, -vv: details)
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+    /// Say nothing on standard error but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    start_logging(args.verbose, args.quiet);
+    progress::set_quiet(args.quiet);
+    match args.command.run() {
+        Ok(code) => code,
+        Err(error) => exit::report(&error),
+    }
+}
+
+fn start_logging(verbose: u8, quiet: bool) {
+    let level = match (quiet, verbose) {
+        (true, _) => "error",
+        (false, 0) => "cardinal=warn,error",
+        (false, 1) => "cardinal=info,warn",
+        (false, _) => "cardinal=debug,info",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .init();
+}

@@ -1,0 +1,214 @@
+//! From a name, a file or a hub id to a network with its weights, the way its images are prepared and its classes.
+
+use crate::exit::Usage;
+use crate::hub::Hub;
+use crate::progress;
+use anyhow::Context;
+use cardinal_models::burn::tensor::Device;
+use cardinal_models::registry::{self, CropMode, Interpolation, Pretrained, Variant};
+use cardinal_models::weights::{self, Classifier};
+use cardinal_models::{Model, ModelOptions};
+use cardinal_weights::{CheckpointInfo, NamedTensors, names::Naming};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use tracing::{info, warn};
+
+/// Which network and which weights.
+#[derive(clap::Args)]
+pub(crate) struct Choice {
+    /// The network: a name of 'cardinal models', 'NAME.TAG' for chosen published weights, or 'hf-hub:OWNER/REPO'.
+    /// May be left out if the checkpoint tells
+    #[arg(short, long, value_name = "NAME", required_unless_present = "checkpoint")]
+    model: Option<String>,
+    /// Weights from a file: .safetensors, or PyTorch's .pth, .pth.tar, .pt or .bin. Without it published weights are
+    /// fetched from the Hugging Face hub into its standard cache
+    #[arg(short, long, value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
+    /// Take random weights, to try things without any; the classes that it names mean nothing
+    #[arg(long, conflicts_with = "checkpoint")]
+    untrained: bool,
+}
+
+/// A network that is ready to run.
+pub(crate) struct Loaded {
+    pub(crate) model: Model,
+    pub(crate) preprocessing: Pretrained,
+    /// Class names that came with the weights.
+    pub(crate) classes: Option<Vec<String>>,
+}
+
+/// The state dict of a file under timm's names, and what else the file says.
+pub(crate) struct WeightsFile {
+    pub(crate) tensors: NamedTensors,
+    pub(crate) naming: Naming,
+    pub(crate) dropped: Vec<String>,
+    pub(crate) info: CheckpointInfo,
+}
+
+/// Reads a file of weights and gives it timm's names.
+pub(crate) fn read_weights(path: &Path) -> anyhow::Result<WeightsFile> {
+    let checkpoint = cardinal_weights::read(path)?;
+    let info = checkpoint.info.clone();
+    let converted = checkpoint.into_timm()?;
+    info!("{}: {} tensors, {} names", path.display(), converted.tensors.len(), converted.naming);
+    let (tensors, naming, dropped) = (converted.tensors, converted.naming, converted.dropped);
+    Ok(WeightsFile { tensors, naming, dropped, info })
+}
+
+impl WeightsFile {
+    /// The network that the file is for.
+    pub(crate) fn variant(&self) -> anyhow::Result<(&'static Variant, Vec<&'static Variant>)> {
+        let candidates = weights::sniff(&self.tensors)?.candidates;
+        let says = |name: &str| candidates.iter().find(|variant| variant.name == name).copied();
+        let by_arch = self.info.arch.as_deref().and_then(|arch| registry::find(arch).ok()).and_then(|v| says(v.name));
+        let by_naming = (self.naming == Naming::LegacySenet).then(|| says("legacy_senet154")).flatten();
+        Ok((by_arch.or(by_naming).unwrap_or(candidates[0]), candidates))
+    }
+}
+
+impl Choice {
+    /// Finds, fetches, reads and checks everything.
+    pub(crate) fn load(&self) -> anyhow::Result<Loaded> {
+        if let Some(file) = &self.checkpoint {
+            return self.from_file(file);
+        }
+        let name = self.model.as_deref().unwrap_or_default();
+        if self.untrained {
+            let variant = registry::find(name)?;
+            warn!("{} has random weights: the classes that it names mean nothing", variant.name);
+            let device = Device::flex();
+            device.seed(0);
+            let model = Model::new(variant, &ModelOptions::new(), &device);
+            return Ok(Loaded { model, preprocessing: variant.preprocessing(), classes: None });
+        }
+        match name.strip_prefix("hf-hub:").or(name.strip_prefix("hf_hub:")) {
+            Some(repo) => from_hub(repo),
+            None => from_registry(name),
+        }
+    }
+
+    fn from_file(&self, file: &Path) -> anyhow::Result<Loaded> {
+        let weights = read_weights(file)?;
+        let (variant, preprocessing) = match self.model.as_deref() {
+            Some(name) => {
+                let (variant, published) = registry::find_pretrained(name)?;
+                (variant, published.cloned().unwrap_or_else(|| variant.preprocessing()))
+            }
+            None => {
+                let (variant, candidates) = weights.variant().with_context(|| file.display().to_string())?;
+                say_which(file, variant, &candidates);
+                (variant, variant.preprocessing())
+            }
+        };
+        let classes = weights.info.classes.clone();
+        let model = build(variant, &weights.tensors, &file.display().to_string())?;
+        Ok(Loaded { model, preprocessing, classes })
+    }
+}
+
+fn say_which(file: &Path, variant: &Variant, candidates: &[&'static Variant]) {
+    let others: Vec<_> = candidates.iter().filter(|v| v.name != variant.name).map(|v| v.name).collect();
+    if others.is_empty() {
+        info!("{} holds a {}", file.display(), variant.name);
+    } else {
+        let others = others.join(", ");
+        warn!("{} is taken for a {}; its parameters also fit {others}: say which with --model", file.display(), variant.name);
+    }
+}
+
+/// `variant` with the classes and channels that `tensors` show, and with their values.
+fn build(variant: &'static Variant, tensors: &NamedTensors, from: &str) -> anyhow::Result<Model> {
+    let options = weights::options_in(variant, tensors);
+    let model = Model::new(variant, &options, &Device::flex());
+    let (model, report) = weights::load(model, tensors, Classifier::MustFit).with_context(|| from.to_owned())?;
+    info!("{}: {} tensors loaded, {} classes", variant.name, report.loaded, model.num_classes());
+    Ok(model)
+}
+
+fn from_registry(name: &str) -> anyhow::Result<Loaded> {
+    let (variant, published) = registry::find_pretrained(name)?;
+    let Some(published) = published else {
+        let text = format!("no weights are published for {}; give --checkpoint FILE or --untrained", variant.name);
+        return Err(Usage(text).into());
+    };
+    let file = fetch(&published.hub_id())?;
+    let model = build(variant, &read_weights(&file)?.tensors, &file.display().to_string())?;
+    Ok(Loaded { model, preprocessing: published.clone(), classes: None })
+}
+
+fn fetch(repo: &str) -> anyhow::Result<PathBuf> {
+    let bar = std::cell::OnceCell::new();
+    let file = Hub::from_env()?.fetch(repo, "main", &["model.safetensors", "pytorch_model.bin"], &mut |done, total| {
+        bar.get_or_init(|| progress::bytes(total.unwrap_or(0), repo)).set_position(done);
+    })?;
+    if let Some(bar) = bar.get() {
+        bar.finish_and_clear();
+    }
+    Ok(file)
+}
+
+/// `config.json` of a repository in timm's format, as far as it is used.
+#[derive(Deserialize)]
+struct HubConfig {
+    architecture: String,
+    #[serde(default, alias = "pretrained_cfg")]
+    pretrained_cfg: HubPreprocessing,
+    #[serde(default)]
+    label_names: Option<Vec<String>>,
+}
+
+#[derive(Deserialize, Default)]
+struct HubPreprocessing {
+    tag: Option<String>,
+    input_size: Option<[usize; 3]>,
+    mean: Option<[f32; 3]>,
+    std: Option<[f32; 3]>,
+    crop_pct: Option<f32>,
+    crop_mode: Option<String>,
+    interpolation: Option<String>,
+}
+
+/// A repository of the hub: one of the registry's, or any in timm's format.
+fn from_hub(repo: &str) -> anyhow::Result<Loaded> {
+    if let Some(name) = repo.strip_prefix("timm/")
+        && let Ok((_, Some(_))) = registry::find_pretrained(name)
+    {
+        return from_registry(name);
+    }
+    let config = Hub::from_env()?.fetch(repo, "main", &["config.json"], &mut |_, _| {})?;
+    let text = std::fs::read(&config).with_context(|| config.display().to_string())?;
+    let config: HubConfig = serde_json::from_slice(&text)
+        .with_context(|| format!("{}: not a model's configuration in timm's format", config.display()))?;
+    let variant = registry::find(&config.architecture)
+        .with_context(|| format!("{repo} holds a '{}'", config.architecture))?;
+    let file = fetch(repo)?;
+    let model = build(variant, &read_weights(&file)?.tensors, &file.display().to_string())?;
+    Ok(Loaded { model, preprocessing: config.pretrained_cfg.over(variant.preprocessing()), classes: config.label_names })
+}
+
+impl HubPreprocessing {
+    /// These settings, and `base` where they say nothing.
+    fn over(self, base: Pretrained) -> Pretrained {
+        Pretrained {
+            tag: self.tag.unwrap_or_default(),
+            size: self.input_size.map_or(base.size, |[_, h, _]| h),
+            test_size: None,
+            test_crop_pct: None,
+            crop_pct: self.crop_pct.unwrap_or(base.crop_pct),
+            crop_mode: match self.crop_mode.as_deref() {
+                Some("squash") => CropMode::Squash,
+                Some("border") => CropMode::Border,
+                Some("center") => CropMode::Center,
+                _ => base.crop_mode,
+            },
+            interpolation: match self.interpolation.as_deref() {
+                Some("bicubic") => Interpolation::Bicubic,
+                Some("bilinear") => Interpolation::Bilinear,
+                _ => base.interpolation,
+            },
+            mean: self.mean.unwrap_or(base.mean),
+            std: self.std.unwrap_or(base.std),
+            ..base
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Text for people: aligned tables and numbers that read well.
+
+use std::io::{self, Write};
+
+/// A column's side.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Align {
+    Left,
+    Right,
+}
+
+/// Writes `rows` under `head`, each column as wide as its widest cell.
+pub(crate) fn table(out: &mut impl Write, head: &[(&str, Align)], rows: &[Vec<String>]) -> io::Result<()> {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([head[column].0.chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let titles: Vec<String> = head.iter().map(|(title, _)| (*title).into()).collect();
+    for row in std::iter::once(&titles).chain(rows) {
+        let mut line = String::new();
+        for ((cell, width), (_, align)) in row.iter().zip(&widths).zip(head) {
+            let cell = match align {
+                Align::Left => format!("{cell:<width$}"),
+                Align::Right => format!("{cell:>width$}"),
+            };
+            line += &cell;
+            line += "  ";
+        }
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+/// `27483240` as `27.48`: millions.
+pub(crate) fn millions(count: usize) -> String {
+    format!("{:.2}", count as f64 / 1e6)
+}
+
+/// Multiply-adds in units of 10^9.
+pub(crate) fn giga(count: usize) -> String {
+    format!("{:.3}", count as f64 / 1e9)
+}
+
+/// `[1, 64, 56, 56]` as `1x64x56x56`.
+pub(crate) fn shape(dims: &[usize]) -> String {
+    dims.iter().map(ToString::to_string).collect::<Vec<_>>().join("x")
+}
+
+/// A CSV field, quoted where it must be.
+pub(crate) fn csv_field(text: &str) -> String {
+    if text.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let mut out = Vec::new();
+        let rows = [vec!["a".into(), "1".into()], vec!["long".into(), "1000".into()]];
+        table(&mut out, &[("name", Align::Left), ("n", Align::Right)], &rows).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "name     n\na        1\nlong  1000\n");
+    }
+
+    #[test]
+    fn csv_fields_with_commas_and_quotes_are_quoted() {
+        assert_eq!(csv_field("tabby"), "tabby");
+        assert_eq!(csv_field("tabby, \"tabby\" cat"), "\"tabby, \"\"tabby\"\" cat\"");
+    }
+}

@@ -1,0 +1,23 @@
+# What CI runs.
+check:
+    bash .ci/run
+
+# The README's test command.
+test:
+    cargo test --release --workspace
+
+lint:
+    cargo fmt --all --check
+    cargo clippy --release --workspace --all-targets -- -D warnings
+
+# The checks that need Python: weights that Cardinal writes load in timm, predictions agree with timm's.
+python-checks:
+    bash tools/python_checks.sh
+
+# Writes docs/parity.md again, from a run of the parity tests.
+parity-table:
+    CARDINAL_PARITY_TABLE=docs/parity.md cargo test --release -p cardinal-models --test parity
+
+# Golden values of all networks, from timm (an hour or two on 2 cores).
+fixtures:
+    bash tools/fixtures.sh
