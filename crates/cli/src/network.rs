@@ -163,7 +163,7 @@ struct HubPreprocessing {
     input_size: Option<[usize; 3]>,
     mean: Option<[f32; 3]>,
     std: Option<[f32; 3]>,
-    crop_pct: Option<f32>,
+    crop_pct: Option<f64>,
     crop_mode: Option<String>,
     interpolation: Option<String>,
 }

@@ -6,8 +6,10 @@
 use crate::weights::{entries, visit_values};
 use crate::{Backbone, Model, ModelError, ModelOptions, registry::Variant};
 use burn::backend::Capture;
-use burn::backend::ir::{Conv2dOpIr, ModuleOperationIr, OperationIr, TensorId, TensorIr};
-use burn::backend::ir::{BaseOperationIr, LinearOpIr};
+use burn::backend::ir::{
+    BaseOperationIr, Conv2dOpIr, FloatOperationIr, MatmulOpIr, ModuleOperationIr, NumericOperationIr, OperationIr,
+    ShapeOpIr, SwapDimsOpIr, TensorId, TensorIr,
+};
 use burn::tensor::{Device, Tensor, TensorData};
 use std::collections::HashMap;
 
@@ -94,7 +96,7 @@ fn layers(operations: &[OperationIr], mut names: HashMap<TensorId, String>) -> V
     for operation in operations {
         match operation {
             OperationIr::Module(ModuleOperationIr::Conv2d(conv)) => layers.push(conv_layer(conv, &names)),
-            OperationIr::Module(ModuleOperationIr::Linear(linear)) => layers.push(linear_layer(linear, &names)),
+            OperationIr::Float(_, FloatOperationIr::Matmul(matmul)) => layers.push(linear_layer(matmul, &names)),
             OperationIr::Module(ModuleOperationIr::MaxPool2d(pool)) => {
                 layers.push(plain("max_pool", &pool.out));
             }
@@ -110,10 +112,17 @@ fn layers(operations: &[OperationIr], mut names: HashMap<TensorId, String>) -> V
                     ..plain(&op.id, &op.outputs[0])
                 });
             }
-            // A transposed weight is still that weight.
-            OperationIr::BaseFloat(BaseOperationIr::SwapDims(swap)) => {
-                if let Some(name) = names.get(&swap.input.id).cloned() {
-                    names.insert(swap.out.id, name);
+            // A transposed weight and a reshaped bias keep their names.
+            OperationIr::BaseFloat(BaseOperationIr::SwapDims(SwapDimsOpIr { input, out, .. }))
+            | OperationIr::BaseFloat(BaseOperationIr::Reshape(ShapeOpIr { input, out })) => {
+                if let Some(name) = names.get(&input.id).cloned() {
+                    names.insert(out.id, name);
+                }
+            }
+            // The bias of a linear layer is added after the product.
+            OperationIr::NumericFloat(_, NumericOperationIr::Add(add)) if names.contains_key(&add.rhs.id) => {
+                if let Some(layer) = layers.last_mut() {
+                    layer.params += elements(&add.rhs);
                 }
             }
             _ => {}
@@ -147,12 +156,12 @@ fn conv_layer(conv: &Conv2dOpIr, names: &HashMap<TensorId, String>) -> Layer {
     }
 }
 
-fn linear_layer(linear: &LinearOpIr, names: &HashMap<TensorId, String>) -> Layer {
+fn linear_layer(matmul: &MatmulOpIr, names: &HashMap<TensorId, String>) -> Layer {
     Layer {
-        name: names.get(&linear.weight.id).map_or(String::new(), |name| module(name)),
-        params: elements(&linear.weight) + linear.bias.as_ref().map_or(0, elements),
-        macs: elements(&linear.weight) * linear.out.shape[0],
-        ..plain("linear", &linear.out)
+        name: names.get(&matmul.rhs.id).map_or(String::new(), |name| module(name)),
+        params: elements(&matmul.rhs),
+        macs: elements(&matmul.rhs) * matmul.out.shape[0],
+        ..plain("linear", &matmul.out)
     }
 }
 

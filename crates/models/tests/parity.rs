@@ -8,7 +8,7 @@ mod common;
 use cardinal_models::burn::tensor::{Device, Tensor};
 use cardinal_models::weights::{entries, parameter_count};
 use cardinal_models::{Backbone, ModelOptions};
-use common::{json, numbers, relative_error, rule_input, rule_model, tensors};
+use common::{golden_name, json, numbers, relative_error, rule_input, rule_model, tensors};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -42,7 +42,7 @@ fn check(name: &str) {
     let model = rule_model(name, &ModelOptions::default(), &device);
     let golden = &GOLDEN["models"][name];
     assert_eq!(parameter_count(&model) as u64, golden["params"].as_u64().unwrap(), "parameters");
-    let lines: Vec<String> = entries(&model).iter().map(|e| format!("{} {:?}", e.name, e.shape)).collect();
+    let lines: Vec<String> = entries(&model).iter().map(|e| format!("{} {:?}", golden_name(&model, &e.name), e.shape)).collect();
     assert_eq!((lines.len(), digest(lines)), NAMES[name], "names and shapes");
 
     let size = golden["size"].as_u64().unwrap() as usize;
@@ -96,12 +96,13 @@ macro_rules! parity {
 }
 
 parity! {
-    resnest14d resnest26d resnest50d resnest50d_1s4x24d resnest50d_4s2x40d resnest101e resnest200e resnest269e
-    tresnet_m tresnet_l tresnet_xl tresnet_v2_l
-    resnet18 resnet34 resnet50 resnet50d resnet101 resnet101d resnet152
-    resnext50_32x4d resnext101_32x8d seresnet50 seresnext50_32x4d senet154 skresnet50 skresnext50_32x4d
-    regnety_040
-    efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3 efficientnet_b4 efficientnet_b5 efficientnet_b6
-    efficientnet_b7 tf_efficientnet_b0 tf_efficientnet_b4
-    mixnet_s mixnet_m mixnet_l
+    resnest14d resnest26d resnest50d resnest50d_1s4x24d resnest50d_4s2x40d resnest101e resnest200e
+    resnest269e tresnet_m tresnet_l tresnet_xl tresnet_v2_l resnet18 resnet34 resnet50 resnet50d resnet101
+    resnet101d resnet152 resnext50_32x4d resnext101_32x8d seresnet50 seresnext50_32x4d skresnet50
+    skresnext50_32x4d senet154 regnety_040 efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3
+    efficientnet_b4 efficientnet_b5 efficientnet_b6 efficientnet_b7 tf_efficientnet_b0 tf_efficientnet_b4
+    mixnet_s mixnet_m mixnet_l resnet18d resnet26 resnet26d resnet34d resnet152d resnext101_32x4d
+    seresnet101 seresnext101_32x4d skresnet18 skresnet34 skresnet50d legacy_senet154 tf_efficientnet_b1
+    tf_efficientnet_b2 tf_efficientnet_b3 tf_efficientnet_b5 tf_efficientnet_b6 tf_efficientnet_b7
+    tf_mixnet_s tf_mixnet_m tf_mixnet_l regnety_032 regnety_080 regnety_160
 }

@@ -67,7 +67,7 @@ impl<'a> Repo<'a> {
         let snapshot = self.folder.join("snapshots").join(commit);
         let present = |file: &&&str| snapshot.join(file).is_file();
         let file = files.iter().find(present)?;
-        Some(Fetched { path: snapshot.join(file), file: (*file).to_owned(), warning: None })
+        Some(Fetched { path: snapshot.join(file), warning: None })
     }
 
     pub(super) fn blob(&self, etag: &str) -> PathBuf {
@@ -87,11 +87,15 @@ impl<'a> Repo<'a> {
         let file = create_parents(&path)
             .and_then(|()| File::options().create(true).truncate(false).write(true).open(&path))
             .map_err(|cause| self.disk(cause))?;
-        let start = Instant::now();
+        let mut start = None;
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(Lock::Held { _file: file }),
-                Err(TryLockError::WouldBlock) if start.elapsed() < LOCK_WAIT => {
+                Err(TryLockError::WouldBlock) if start.is_none() => {
+                    tracing::info!("waiting for another process that is downloading {}", self.id);
+                    start = Some(Instant::now());
+                }
+                Err(TryLockError::WouldBlock) if start.is_some_and(|start| start.elapsed() < LOCK_WAIT) => {
                     std::thread::sleep(Duration::from_millis(100));
                 }
                 Err(TryLockError::WouldBlock) => {

@@ -9,6 +9,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use ureq::Body;
+use ureq::http::Response;
 use ureq::http::header::{CONTENT_LENGTH, CONTENT_RANGE};
 
 /// Attempts in a row that may bring no new byte, and the pause before the first of them.
@@ -21,7 +23,7 @@ pub(super) fn run(
     file: &str,
     metadata: &Metadata,
     lock: &Lock,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: Progress<'_>,
 ) -> Result<(), HubError> {
     let blob = repo.blob(&metadata.etag);
     let path = match lock {
@@ -49,7 +51,7 @@ struct Job<'a> {
     file: &'a str,
     metadata: &'a Metadata,
     path: PathBuf,
-    progress: &'a mut dyn FnMut(Progress<'_>),
+    progress: Progress<'a>,
 }
 
 /// The unfinished file, with the digest of what is in it.
@@ -124,39 +126,40 @@ impl Job<'_> {
         if partial.len > 0 && self.metadata.size == Some(partial.len) {
             return Ok(());
         }
-        let mut answer = self.client.get(&self.metadata.commit, self.file, partial.len)?;
-        let begins = text(&answer, &CONTENT_RANGE).and_then(|range| range_start(&range));
-        if partial.len > 0 && (answer.status().as_u16() != 206 || begins != Some(partial.len)) {
-            self.restart(partial)?;
-            if answer.status().as_u16() != 200 {
-                answer = self.client.get(&self.metadata.commit, self.file, 0)?;
-            }
-        }
+        let answer = self.request_rest(partial)?;
         let rest = text(&answer, &CONTENT_LENGTH).and_then(|n| n.parse::<u64>().ok());
         let total = self.metadata.size.or(rest.map(|rest| partial.len.saturating_add(rest)));
         let mut body = answer.into_body().into_reader();
         let mut buffer = vec![0; 1 << 16];
-        loop {
-            (self.progress)(Progress { file: self.file, done: partial.len, total });
+        // More than announced is for `check` to refuse; reading on would only fill the disk.
+        while total.is_none_or(|total| partial.len <= total) {
+            (self.progress)(partial.len, total);
             let n = match body.read(&mut buffer) {
+                Ok(0) => break,
                 Ok(n) => n,
                 Err(e) if e.kind() == ErrorKind::Interrupted => continue,
                 Err(e) => return Err(self.interrupted(partial, &e.to_string())),
             };
-            if n == 0 {
-                break;
-            }
             partial.file.write_all(&buffer[..n]).map_err(|e| self.repo.disk(e))?;
             partial.digest.update(&buffer[..n]);
             partial.len += n as u64;
-            if total.is_some_and(|total| partial.len > total) {
-                break; // more than announced: the check below says so, and the disk is spared
-            }
         }
         match total {
             Some(total) if partial.len < total => Err(self.interrupted(partial, "the connection was closed")),
             _ => Ok(()),
         }
+    }
+
+    /// The answer that goes on where `partial` ends; without ranges `partial` is emptied for the whole.
+    fn request_rest(&self, partial: &mut Partial) -> Result<Response<Body>, HubErrorKind> {
+        let answer = self.client.get(&self.metadata.commit, self.file, partial.len)?;
+        let status = answer.status().as_u16();
+        let begins = text(&answer, &CONTENT_RANGE).and_then(|range| range_start(&range));
+        if partial.len == 0 || (status == 206 && begins == Some(partial.len)) {
+            return Ok(answer);
+        }
+        self.restart(partial)?;
+        if status == 200 { Ok(answer) } else { self.client.get(&self.metadata.commit, self.file, 0) }
     }
 
     fn check(&self, partial: &Partial) -> Result<(), HubErrorKind> {

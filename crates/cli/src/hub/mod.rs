@@ -27,26 +27,15 @@ pub(crate) struct Hub {
     settings: Settings,
 }
 
+/// Bytes there (those of an earlier attempt included), and bytes in all if the hub said.
+type Progress<'a> = &'a mut dyn FnMut(u64, Option<u64>);
+
 /// A file in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Fetched {
-    /// Where it is; the name ends as it does on the hub.
-    pub(crate) path: PathBuf,
-    /// Which of the files asked for it is.
-    pub(crate) file: String,
+struct Fetched {
+    path: PathBuf,
     /// Why the cached copy was taken without asking the hub, if it was so for a failure.
-    pub(crate) warning: Option<String>,
-}
-
-/// How far a download is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Progress<'a> {
-    /// The file's name on the hub.
-    pub(crate) file: &'a str,
-    /// Bytes there, those of an earlier attempt included.
-    pub(crate) done: u64,
-    /// Bytes in all, if the hub said.
-    pub(crate) total: Option<u64>,
+    warning: Option<String>,
 }
 
 impl Hub {
@@ -62,16 +51,31 @@ impl Hub {
         Ok(Self { settings: Settings::read(variables)? })
     }
 
-    /// The first of `files` that the repository has, from the cache or the hub.
+    /// The path of the first of `files` that the repository has, from the cache or the hub.
     ///
     /// `id` is `organisation/name`, `revision` a branch, tag or commit (`main`). When the hub cannot be
-    /// reached or refuses, a cached copy is taken with a warning.
+    /// reached or refuses, a cached copy is taken and a warning logged. `progress` is called during
+    /// downloads only.
     pub(crate) fn fetch(
         &self,
         id: &str,
         revision: &str,
         files: &[&str],
-        progress: &mut dyn FnMut(Progress<'_>),
+        progress: Progress<'_>,
+    ) -> Result<PathBuf, HubError> {
+        let fetched = self.locate(id, revision, files, progress)?;
+        if let Some(warning) = fetched.warning {
+            tracing::warn!("{warning}");
+        }
+        Ok(fetched.path)
+    }
+
+    fn locate(
+        &self,
+        id: &str,
+        revision: &str,
+        files: &[&str],
+        progress: Progress<'_>,
     ) -> Result<Fetched, HubError> {
         let repo = Repo::new(&self.settings.cache, id, revision, files)?;
         let cached = repo.find(files);
@@ -90,17 +94,12 @@ impl Hub {
         }
     }
 
-    fn ask(
-        &self,
-        repo: &Repo,
-        files: &[&str],
-        progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<Fetched, HubError> {
+    fn ask(&self, repo: &Repo, files: &[&str], progress: Progress<'_>) -> Result<Fetched, HubError> {
         let client = Client::new(&self.settings, repo);
         for file in files {
             if let Some(metadata) = client.metadata(file)? {
                 let path = self.obtain(repo, &client, file, &metadata, progress)?;
-                return Ok(Fetched { path, file: (*file).to_owned(), warning: None });
+                return Ok(Fetched { path, warning: None });
             }
         }
         let url = client.url(files.first().unwrap_or(&""));
@@ -114,7 +113,7 @@ impl Hub {
         client: &Client<'_>,
         file: &str,
         metadata: &Metadata,
-        progress: &mut dyn FnMut(Progress<'_>),
+        progress: Progress<'_>,
     ) -> Result<PathBuf, HubError> {
         let url = client.url(file);
         let at = |kind: HubErrorKind| kind.at(repo.id, url.clone());

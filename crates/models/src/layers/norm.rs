@@ -107,6 +107,8 @@ impl BatchNorm {
         for (running, batch) in [(&self.running_mean, mean), (&self.running_var, unbiased)] {
             let old = running.value_sync().to_device(&batch.device());
             running.update((old * (1.0 - self.momentum) + batch.detach() * self.momentum).detach());
+            // Burn keeps an update aside until the next one; whoever saves the model now must see it.
+            running.value_sync();
         }
     }
 }

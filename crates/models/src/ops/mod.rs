@@ -45,8 +45,16 @@ pub trait PaperOps: Backend {
         epsilon: f64,
         slope: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let normed = Self::batch_norm_train(x, weight, bias, epsilon);
-        (rectify::<Self>(normed.output, slope), normed.mean, normed.variance)
+        let channels = x.shape()[1];
+        let per_channel = |v| Self::float_reshape(v, Shape::new([1, channels, 1, 1]));
+        let mean = channel_mean::<Self>(x.clone());
+        let centered = Self::float_sub(x, mean.clone());
+        let var = channel_mean::<Self>(Self::float_mul(centered.clone(), centered.clone()));
+        let std = Self::float_sqrt(Self::float_add_scalar(var.clone(), Scalar::Float(epsilon)));
+        let scale = Self::float_div(per_channel(weight), std);
+        let y = Self::float_add(Self::float_mul(centered, scale), per_channel(bias));
+        let flat = |v| Self::float_reshape(v, Shape::new([channels]));
+        (rectify::<Self>(y, slope), flat(mean), flat(var))
     }
 
     /// See [`global_avg_pool`](self::global_avg_pool).
@@ -153,6 +161,12 @@ fn rectify<B: Backend>(x: FloatTensor<B>, slope: f64) -> FloatTensor<B> {
     } else {
         B::leaky_relu(x, Scalar::Float(slope))
     }
+}
+
+/// The mean of each channel, `[n, c, h, w]` -> `[1, c, 1, 1]`, one dimension after the other: a single sum over a
+/// hundred thousand numbers, as `batch_norm_train` takes it, loses two digits in f32.
+fn channel_mean<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    [3, 2, 0].into_iter().fold(x, |x, dim| B::float_mean_dim(x, dim))
 }
 
 /// Pads one row or column on either side of `dim` by mirroring about the edge element.

@@ -12,9 +12,9 @@ pub struct Pretrained {
     /// Side that gave the best published accuracy, where it differs.
     pub test_size: Option<usize>,
     /// The crop's side as a share of the resized image's.
-    pub crop_pct: f32,
+    pub crop_pct: f64,
     /// The same for `test_size`.
-    pub test_crop_pct: Option<f32>,
+    pub test_crop_pct: Option<f64>,
     /// How the image becomes a square.
     pub crop_mode: CropMode,
     /// The filter of the resize.
@@ -87,7 +87,7 @@ impl Pretrained {
             model: model.into(),
             tag: tag.into(),
             size: size.parse().ok()?,
-            test_size: optional(test_size)?.map(|size: f32| size as usize),
+            test_size: optional(test_size)?.map(|size: f64| size as usize),
             crop_pct: crop_pct.parse().ok()?,
             test_crop_pct: optional(test_crop_pct)?,
             crop_mode: match crop_mode {

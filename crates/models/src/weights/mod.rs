@@ -174,7 +174,7 @@ impl ModuleMapper for Apply<'_> {
             return param;
         };
         self.loaded += 1;
-        let device = param.lazy_device().without_autodiff();
+        let device = param.lazy_device();
         let data = TensorData::new(stored.to_f32(), Shape::from(stored.shape().to_vec()));
         let tensor = Tensor::from_data(data, (&device, DType::F32));
         let id = param.id;

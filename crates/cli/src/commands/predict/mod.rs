@@ -10,7 +10,7 @@ use cardinal_models::burn::tensor::{Device, Shape, Tensor, TensorData, activatio
 use cardinal_models::registry;
 use cardinal_models::{Backbone, Model};
 use clap::ValueEnum;
-use render::{Outcome, Prediction, Style};
+use render::{Outcome, Style};
 use std::ffi::OsString;
 use std::io::{stderr, stdin, stdout, Write};
 use std::path::PathBuf;
@@ -67,7 +67,7 @@ struct Preparation {
     img_size: Option<u32>,
     /// The crop's share of the resized image's side, in (0, 1] [default: the weights']
     #[arg(long, value_name = "SHARE")]
-    crop_pct: Option<f32>,
+    crop_pct: Option<f64>,
     /// How the image becomes a square [default: the weights']
     #[arg(long, value_enum)]
     crop_mode: Option<CropMode>,
