@@ -27,8 +27,7 @@ const WEIGHTS: u8 = 4;
 
 /// Prints `error` and gives its exit code. A reader that closed the pipe has what it wanted.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    let broken_pipe =
-        |cause: &&std::io::Error| cause.kind() == ErrorKind::BrokenPipe;
+    let broken_pipe = |cause: &&std::io::Error| cause.kind() == ErrorKind::BrokenPipe;
     if error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(|e| broken_pipe(&e)) {
         return ExitCode::SUCCESS;
     }

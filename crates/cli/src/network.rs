@@ -60,7 +60,8 @@ impl WeightsFile {
     pub(crate) fn variant(&self) -> anyhow::Result<(&'static Variant, Vec<&'static Variant>)> {
         let candidates = weights::sniff(&self.tensors)?.candidates;
         let says = |name: &str| candidates.iter().find(|variant| variant.name == name).copied();
-        let by_arch = self.info.arch.as_deref().and_then(|arch| registry::find(arch).ok()).and_then(|v| says(v.name));
+        let by_arch =
+            self.info.arch.as_deref().and_then(|arch| registry::find(arch).ok()).and_then(|v| says(v.name));
         let by_naming = (self.naming == Naming::LegacySenet).then(|| says("legacy_senet154")).flatten();
         Ok((by_arch.or(by_naming).unwrap_or(candidates[0]), candidates))
     }
@@ -112,7 +113,11 @@ fn say_which(file: &Path, variant: &Variant, candidates: &[&'static Variant]) {
         info!("{} holds a {}", file.display(), variant.name);
     } else {
         let others = others.join(", ");
-        warn!("{} is taken for a {}; its parameters also fit {others}: say which with --model", file.display(), variant.name);
+        warn!(
+            "{} is taken for a {}; its parameters also fit {others}: say which with --model",
+            file.display(),
+            variant.name
+        );
     }
 }
 
@@ -120,7 +125,8 @@ fn say_which(file: &Path, variant: &Variant, candidates: &[&'static Variant]) {
 fn build(variant: &'static Variant, tensors: &NamedTensors, from: &str) -> anyhow::Result<Model> {
     let options = weights::options_in(variant, tensors);
     let model = Model::new(variant, &options, &Device::flex());
-    let (model, report) = weights::load(model, tensors, Classifier::MustFit).with_context(|| from.to_owned())?;
+    let (model, report) =
+        weights::load(model, tensors, Classifier::MustFit).with_context(|| from.to_owned())?;
     info!("{}: {} tensors loaded, {} classes", variant.name, report.loaded, model.num_classes());
     Ok(model)
 }
@@ -128,7 +134,8 @@ fn build(variant: &'static Variant, tensors: &NamedTensors, from: &str) -> anyho
 fn from_registry(name: &str) -> anyhow::Result<Loaded> {
     let (variant, published) = registry::find_pretrained(name)?;
     let Some(published) = published else {
-        let text = format!("no weights are published for {}; give --checkpoint FILE or --untrained", variant.name);
+        let text =
+            format!("no weights are published for {}; give --checkpoint FILE or --untrained", variant.name);
         return Err(Usage(text).into());
     };
     let file = fetch(&published.hub_id())?;
@@ -138,9 +145,14 @@ fn from_registry(name: &str) -> anyhow::Result<Loaded> {
 
 fn fetch(repo: &str) -> anyhow::Result<PathBuf> {
     let bar = std::cell::OnceCell::new();
-    let file = Hub::from_env()?.fetch(repo, "main", &["model.safetensors", "pytorch_model.bin"], &mut |done, total| {
-        bar.get_or_init(|| progress::bytes(total.unwrap_or(0), repo)).set_position(done);
-    })?;
+    let file = Hub::from_env()?.fetch(
+        repo,
+        "main",
+        &["model.safetensors", "pytorch_model.bin"],
+        &mut |done, total| {
+            bar.get_or_init(|| progress::bytes(total.unwrap_or(0), repo)).set_position(done);
+        },
+    )?;
     if let Some(bar) = bar.get() {
         bar.finish_and_clear();
     }
@@ -183,7 +195,11 @@ fn from_hub(repo: &str) -> anyhow::Result<Loaded> {
         .with_context(|| format!("{repo} holds a '{}'", config.architecture))?;
     let file = fetch(repo)?;
     let model = build(variant, &read_weights(&file)?.tensors, &file.display().to_string())?;
-    Ok(Loaded { model, preprocessing: config.pretrained_cfg.over(variant.preprocessing()), classes: config.label_names })
+    Ok(Loaded {
+        model,
+        preprocessing: config.pretrained_cfg.over(variant.preprocessing()),
+        classes: config.label_names,
+    })
 }
 
 impl HubPreprocessing {

@@ -25,7 +25,10 @@ fn crates_depend_only_where_the_architecture_lets_them() {
     for (name, dependencies) in &found {
         let allowed = allowed.get(name.as_str()).unwrap_or_else(|| panic!("crate {name} is not in the list"));
         let dependencies: BTreeSet<&str> = dependencies.iter().map(String::as_str).collect();
-        assert!(dependencies.is_subset(allowed), "{name} depends on {dependencies:?}, allowed is {allowed:?}");
+        assert!(
+            dependencies.is_subset(allowed),
+            "{name} depends on {dependencies:?}, allowed is {allowed:?}"
+        );
     }
     assert_eq!(found.len(), allowed.len());
 }
@@ -33,6 +36,7 @@ fn crates_depend_only_where_the_architecture_lets_them() {
 /// The workspace's crates that a manifest names as dependencies.
 fn own_dependencies(manifest: &str) -> BTreeSet<String> {
     let lines = manifest.lines().filter(|line| line.starts_with("cardinal-"));
-    let name = |line: &str| line["cardinal-".len()..].split(['.', ' ', '=']).next().unwrap_or_default().to_owned();
+    let name =
+        |line: &str| line["cardinal-".len()..].split(['.', ' ', '=']).next().unwrap_or_default().to_owned();
     lines.map(name).collect()
 }

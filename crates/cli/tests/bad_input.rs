@@ -47,7 +47,10 @@ fn giant_png() -> Vec<u8> {
 
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 })
+        (0..8).fold(
+            crc ^ u32::from(*byte),
+            |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 },
+        )
     })
 }
 
@@ -71,9 +74,11 @@ fn unknown_names_suggest_the_nearest() {
     cardinal(&["predict", "--model", "resnest51d", "--untrained", "x.jpg"]).fails(3, &["x.jpg"]);
     let image = asset("rocket.jpg");
     let image = image.to_str().unwrap();
-    cardinal(&["predict", "--model", "resnest51d", image]).fails(2, &["unknown model 'resnest51d'", "resnest50d"]);
+    cardinal(&["predict", "--model", "resnest51d", image])
+        .fails(2, &["unknown model 'resnest51d'", "resnest50d"]);
     cardinal(&["info", "tresnet_n"]).fails(2, &["did you mean 'tresnet_m'"]);
-    cardinal(&["predict", "--model", "resnest50d.foo", image]).fails(2, &["no published weights 'foo'", "in1k"]);
+    cardinal(&["predict", "--model", "resnest50d.foo", image])
+        .fails(2, &["no published weights 'foo'", "in1k"]);
     cardinal(&["predict", "--model", "tresnet_ablation_se", image]).fails(2, &["--checkpoint FILE"]);
     cardinal(&["models", "nope*"]).fails(2, &["no model matches 'nope*'"]);
 }
@@ -133,7 +138,8 @@ fn wrong_tensors_and_places_to_write_are_named() {
         cardinal_data::write_npy(file(name), shape, &data).unwrap();
     };
     write("flat.npy", &[3, 32, 32]);
-    run(&file("flat.npy"), &file("out.npy")).fails(3, &["flat.npy", "[3, 32, 32]", "[images, channels, height, width]"]);
+    run(&file("flat.npy"), &file("out.npy"))
+        .fails(3, &["flat.npy", "[3, 32, 32]", "[images, channels, height, width]"]);
     write("odd.npy", &[1, 3, 30, 32]);
     run(&file("odd.npy"), &file("out.npy")).fails(3, &["multiples of 4"]);
     write("grey.npy", &[1, 1, 32, 32]);

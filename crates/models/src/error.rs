@@ -45,7 +45,9 @@ pub enum ModelError {
     #[error("{0}")]
     Weights(#[from] WeightsError),
     /// No model in the registry has these parameters.
-    #[error("no known model has these parameters; the closest is {nearest} ({matched} of its {total} tensors match)")]
+    #[error(
+        "no known model has these parameters; the closest is {nearest} ({matched} of its {total} tensors match)"
+    )]
     Unrecognised {
         /// The model with the largest share of matching tensors.
         nearest: String,

@@ -7,8 +7,8 @@ use crate::weights::{entries, visit_values};
 use crate::{Backbone, Model, ModelError, ModelOptions, registry::Variant};
 use burn::backend::Capture;
 use burn::backend::ir::{
-    BaseOperationIr, Conv2dOpIr, FloatOperationIr, MatmulOpIr, ModuleOperationIr, NumericOperationIr, OperationIr,
-    ShapeOpIr, SwapDimsOpIr, TensorId, TensorIr,
+    BaseOperationIr, Conv2dOpIr, FloatOperationIr, MatmulOpIr, ModuleOperationIr, NumericOperationIr,
+    OperationIr, ShapeOpIr, SwapDimsOpIr, TensorId, TensorIr,
 };
 use burn::tensor::{Device, Tensor, TensorData};
 use std::collections::HashMap;
@@ -79,7 +79,8 @@ pub fn summarize(
         .graph;
     let layers = layers(&graph.operations, names);
     let model = Model::new(variant, options, &Device::flex());
-    let params = entries(&model).iter().filter(|e| !e.buffer).map(|e| e.shape.iter().product::<usize>()).sum();
+    let params =
+        entries(&model).iter().filter(|e| !e.buffer).map(|e| e.shape.iter().product::<usize>()).sum();
     let macs = layers.iter().map(|layer| layer.macs).sum();
     let weighty = layers.iter().filter(|layer| layer.macs > 0);
     let activations = weighty.map(|layer| layer.output.iter().product::<usize>()).sum();
@@ -96,7 +97,9 @@ fn layers(operations: &[OperationIr], mut names: HashMap<TensorId, String>) -> V
     for operation in operations {
         match operation {
             OperationIr::Module(ModuleOperationIr::Conv2d(conv)) => layers.push(conv_layer(conv, &names)),
-            OperationIr::Float(_, FloatOperationIr::Matmul(matmul)) => layers.push(linear_layer(matmul, &names)),
+            OperationIr::Float(_, FloatOperationIr::Matmul(matmul)) => {
+                layers.push(linear_layer(matmul, &names))
+            }
             OperationIr::Module(ModuleOperationIr::MaxPool2d(pool)) => {
                 layers.push(plain("max_pool", &pool.out));
             }
@@ -104,7 +107,8 @@ fn layers(operations: &[OperationIr], mut names: HashMap<TensorId, String>) -> V
                 layers.push(plain("avg_pool", &pool.out));
             }
             OperationIr::Custom(op) => {
-                let named: Vec<_> = op.inputs.iter().filter_map(|input| Some((input, names.get(&input.id)?))).collect();
+                let named: Vec<_> =
+                    op.inputs.iter().filter_map(|input| Some((input, names.get(&input.id)?))).collect();
                 let trained = named.iter().filter(|(_, name)| !name.contains(".running_"));
                 layers.push(Layer {
                     name: named.first().map_or(String::new(), |(_, name)| module(name)),

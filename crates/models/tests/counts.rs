@@ -2,10 +2,10 @@
 
 mod common;
 
+use cardinal_models::burn::tensor::{Device, Tensor};
 use cardinal_models::registry::{find, variants};
 use cardinal_models::summary::{Summary, summarize};
 use cardinal_models::{Backbone, ModelOptions, create};
-use cardinal_models::burn::tensor::{Device, Tensor};
 use common::json;
 
 fn summary(name: &str, size: usize) -> Summary {
@@ -58,7 +58,8 @@ fn networks_without_a_counterpart_have_the_papers_counts() {
 fn every_network_runs_at_its_smallest_size_and_gives_what_it_says() {
     let device = Device::flex();
     for variant in variants() {
-        let mut model = create(variant.name, &ModelOptions::new().with_num_classes(7).with_in_chans(2), &device).unwrap();
+        let mut model =
+            create(variant.name, &ModelOptions::new().with_num_classes(7).with_in_chans(2), &device).unwrap();
         let size = if variant.size_multiple() == 4 { 20 } else { 8 };
         model.check_input(&[1, 2, size, size]).unwrap();
         if model.variant().name.contains("269") || model.variant().name.contains("b7") {

@@ -31,7 +31,8 @@ fn check(what: &str, values: &[f32], expected: &Value) {
     let number = |key: &str| expected[key].as_f64().unwrap();
     let n = values.len() as f64;
     let mean = values.iter().map(|v| f64::from(*v)).sum::<f64>() / n;
-    let std = (values.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0)).sqrt();
+    let std =
+        (values.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0)).sqrt();
     let wanted = number("std");
     // Both are samples. The mean's error is std / sqrt(n), the deviation's about std / sqrt(2 n); five of each, twice.
     let slack = 10.0 * wanted / n.sqrt();
@@ -39,9 +40,9 @@ fn check(what: &str, values: &[f32], expected: &Value) {
     assert!((std - wanted).abs() <= slack, "{what}: deviation {std}, timm {wanted}");
     // A uniform distribution ends at 1.73 deviations, a normal one does not.
     let reach = |low: f64, high: f64| low.abs().max(high.abs()) / wanted;
-    let (low, high) = values.iter().fold((f64::MAX, f64::MIN), |(low, high), v| {
-        (low.min(f64::from(*v)), high.max(f64::from(*v)))
-    });
+    let (low, high) = values
+        .iter()
+        .fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(f64::from(*v)), high.max(f64::from(*v))));
     if n >= 1000.0 {
         let (ours, timm) = (reach(low, high), reach(number("min"), number("max")));
         assert_eq!(ours < 2.0, timm < 2.0, "{what}: reaches {ours} deviations, in timm {timm}");

@@ -26,7 +26,8 @@ fn assert_close(ours: &[f32], expected: &[f32]) {
 #[test]
 fn split_attention_is_equation_2_in_the_radix_major_layout() {
     let device = Device::flex();
-    for (radix, cardinality, per_group) in [(1, 1, 3), (1, 4, 2), (2, 1, 5), (2, 2, 3), (4, 2, 1), (3, 5, 2)] {
+    for (radix, cardinality, per_group) in [(1, 1, 3), (1, 4, 2), (2, 1, 5), (2, 2, 3), (4, 2, 1), (3, 5, 2)]
+    {
         let c = cardinality * per_group;
         let (n, h, w) = (2, 3, 2);
         let x = random([n, radix * c, h, w], &device);
@@ -75,7 +76,13 @@ fn blur_pool_mirrors_the_border_at_every_size() {
         let xs = values(&x);
         let mirror = |i: isize, size: usize| {
             let last = size as isize - 1;
-            if i < 0 { -i } else if i > last { 2 * last - i } else { i }
+            if i < 0 {
+                -i
+            } else if i > last {
+                2 * last - i
+            } else {
+                i
+            }
         };
         let mut expected = Vec::new();
         for channel in 0..2 {
@@ -176,7 +183,11 @@ fn check_gradient(f: impl Fn(Tensor<4>) -> Tensor<4>, shape: [usize; 4]) {
         };
         let difference = ((at(step) - at(-step)) / (2.0 * f64::from(step))) as f32;
         let error = (gradient[i] - difference).abs();
-        assert!(error <= 2e-2 * difference.abs().max(0.5), "element {i}: {} against {difference}", gradient[i]);
+        assert!(
+            error <= 2e-2 * difference.abs().max(0.5),
+            "element {i}: {} against {difference}",
+            gradient[i]
+        );
     }
 }
 
@@ -243,6 +254,7 @@ fn capture_records_each_operator_as_one_named_node() {
         ("split_attention", &[2.0, 3.0]),
         ("radix_pool", &[2.0]),
     ];
-    let expected: Vec<(String, Vec<f64>)> = expected.map(|(name, scalars)| (name.into(), scalars.into())).into();
+    let expected: Vec<(String, Vec<f64>)> =
+        expected.map(|(name, scalars)| (name.into(), scalars.into())).into();
     assert_eq!(nodes, expected);
 }

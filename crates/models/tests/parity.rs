@@ -21,7 +21,8 @@ const LOGITS: f64 = 1e-4;
 
 /// Count and digest of each model's state dict.
 fn names() -> HashMap<String, (usize, String)> {
-    let table = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/parity/keys.tsv"));
+    let table =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/parity/keys.tsv"));
     let table = table.unwrap();
     let rows = table.lines().skip(1).map(|line| line.split('\t').collect::<Vec<_>>());
     rows.map(|row| (row[0].to_owned(), (row[1].parse().unwrap(), row[2].to_owned()))).collect()
@@ -31,9 +32,9 @@ fn names() -> HashMap<String, (usize, String)> {
 fn digest(mut lines: Vec<String>) -> String {
     lines.sort();
     let text = lines.join("\n");
-    let hash = text.bytes().fold(0xCBF2_9CE4_8422_2325u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
-    });
+    let hash = text
+        .bytes()
+        .fold(0xCBF2_9CE4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3));
     format!("{hash:016x}")
 }
 
@@ -42,7 +43,8 @@ fn check(name: &str) {
     let model = rule_model(name, &ModelOptions::default(), &device);
     let golden = &GOLDEN["models"][name];
     assert_eq!(parameter_count(&model) as u64, golden["params"].as_u64().unwrap(), "parameters");
-    let lines: Vec<String> = entries(&model).iter().map(|e| format!("{} {:?}", golden_name(&model, &e.name), e.shape)).collect();
+    let lines: Vec<String> =
+        entries(&model).iter().map(|e| format!("{} {:?}", golden_name(&model, &e.name), e.shape)).collect();
     assert_eq!((lines.len(), digest(lines)), NAMES[name], "names and shapes");
 
     let size = golden["size"].as_u64().unwrap() as usize;
@@ -56,17 +58,13 @@ fn check(name: &str) {
     assert!(error <= LOGITS, "relative L2 error {error}");
 }
 
-fn check_features(
-    maps: &[Tensor<4>],
-    info: &[cardinal_models::FeatureInfo],
-    golden: &Value,
-    size: usize,
-) {
+fn check_features(maps: &[Tensor<4>], info: &[cardinal_models::FeatureInfo], golden: &Value, size: usize) {
     let golden = golden.as_array().unwrap();
     assert_eq!(maps.len(), golden.len());
     for ((map, info), golden) in maps.iter().zip(info).zip(golden) {
         let shape: Vec<u64> = map.dims().iter().map(|d| *d as u64).collect();
-        let expected: Vec<u64> = golden["shape"].as_array().unwrap().iter().map(|d| d.as_u64().unwrap()).collect();
+        let expected: Vec<u64> =
+            golden["shape"].as_array().unwrap().iter().map(|d| d.as_u64().unwrap()).collect();
         assert_eq!(shape, expected);
         assert_eq!(map.dims()[1..], [info.channels, size / info.reduction, size / info.reduction]);
         let values = numbers(map.clone());

@@ -25,7 +25,8 @@ fn error_of(variant: &Value, expected: &[f32]) -> f64 {
     let number = |value: &Value| value.as_u64().unwrap() as usize;
     let [h, w] = [number(&variant["height"]), number(&variant["width"])];
     let (batch, in_chans) = (number(&variant["batch"]), number(&variant["in_chans"]));
-    let options = ModelOptions::new().with_in_chans(in_chans).with_num_classes(number(&variant["num_classes"]));
+    let options =
+        ModelOptions::new().with_in_chans(in_chans).with_num_classes(number(&variant["num_classes"]));
     let device = Device::flex();
     let model = rule_model(variant["model"].as_str().unwrap(), &options, &device);
     let logits = model.forward(rule_input([batch, in_chans, h, w], &device));

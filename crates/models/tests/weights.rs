@@ -3,8 +3,8 @@
 mod common;
 
 use cardinal_models::burn::tensor::Device;
-use cardinal_models::weights::{Classifier, LoadReport, entries, load, sniff, state_dict};
 use cardinal_models::registry::variants;
+use cardinal_models::weights::{Classifier, LoadReport, entries, load, sniff, state_dict};
 use cardinal_models::{Model, ModelOptions, create};
 use cardinal_weights::{NamedTensors, Tensor};
 use common::{rule_model, rule_weights};
@@ -62,7 +62,11 @@ fn every_network_is_recognised_by_its_parameters() {
             continue;
         }
         let sniffed = sniff(&rule_weights(&model)).unwrap();
-        assert!(sniffed.candidates.iter().any(|candidate| candidate.name == variant.name), "{}", variant.name);
+        assert!(
+            sniffed.candidates.iter().any(|candidate| candidate.name == variant.name),
+            "{}",
+            variant.name
+        );
         assert_eq!((sniffed.num_classes, sniffed.in_chans), (12, 4), "{}", variant.name);
     }
 }

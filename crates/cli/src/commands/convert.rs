@@ -1,11 +1,14 @@
 use crate::exit::Usage;
 use crate::network::read_weights;
 use anyhow::Context;
-use cardinal_models::registry;
-use cardinal_models::weights::{self, Classifier, options_in};
 use cardinal_models::Model;
 use cardinal_models::burn::tensor::Device;
-use cardinal_weights::{names::{Naming, from_timm}, write_safetensors};
+use cardinal_models::registry;
+use cardinal_models::weights::{self, Classifier, options_in};
+use cardinal_weights::{
+    names::{Naming, from_timm},
+    write_safetensors,
+};
 use clap::ValueEnum;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -57,7 +60,11 @@ impl Args {
             None => file.variant().context(from.clone())?.0,
         };
         if !file.dropped.is_empty() {
-            warn!("{} tensors have no counterpart and are left out: {}", file.dropped.len(), file.dropped.join(", "));
+            warn!(
+                "{} tensors have no counterpart and are left out: {}",
+                file.dropped.len(),
+                file.dropped.join(", ")
+            );
         }
         // Loading is the check that nothing is missing; what is written is what was loaded.
         let model = Model::new(variant, &options_in(variant, &file.tensors), &Device::flex());

@@ -50,7 +50,12 @@ impl Args {
         }
     }
 
-    fn describe(&self, variant: &'static Variant, options: ModelOptions, facts: Option<&Value>) -> anyhow::Result<ExitCode> {
+    fn describe(
+        &self,
+        variant: &'static Variant,
+        options: ModelOptions,
+        facts: Option<&Value>,
+    ) -> anyhow::Result<ExitCode> {
         let classes = self.num_classes.unwrap_or(options.num_classes);
         let options = options.with_num_classes(classes);
         let summary = summarize(variant, &options, [self.img_size.unwrap_or(variant.size); 2])?;

@@ -56,7 +56,8 @@ impl Args {
     }
 
     fn chosen(&self) -> anyhow::Result<Vec<&'static Variant>> {
-        let patterns: Vec<Pattern> = self.filter.iter().map(|text| pattern(text)).collect::<anyhow::Result<_>>()?;
+        let patterns: Vec<Pattern> =
+            self.filter.iter().map(|text| pattern(text)).collect::<anyhow::Result<_>>()?;
         let wanted = |variant: &&Variant| {
             let named = patterns.is_empty()
                 || patterns.iter().any(|p| p.matches_with(variant.name, MatchOptions::new()));

@@ -107,7 +107,14 @@ impl EfficientNetConfig {
         (stages, inputs)
     }
 
-    fn block(&self, run: &MobileStage, inputs: usize, stride: usize, drop_path: f64, device: &Device) -> MobileBlock {
+    fn block(
+        &self,
+        run: &MobileStage,
+        inputs: usize,
+        stride: usize,
+        drop_path: f64,
+        device: &Device,
+    ) -> MobileBlock {
         let mid = round_channels((inputs * run.expand) as f64, 8, 8, 0.9);
         let depthwise_only = run.kind == StageKind::DepthwiseSeparable;
         let config = MobileBlockConfig {

@@ -74,7 +74,11 @@ impl RegNetConfig {
         let quarter = |channels: usize| (channels as f64 / 4.0).round_ties_even() as usize;
         let squeeze = |hidden| Some(SqueezeExcite::new_zero_bias(width, hidden, device));
         let conv2 = || {
-            Middle::Conv(ConvNorm::new(grouped([width, width], 3, groups).stride(stride), relu(width), device))
+            Middle::Conv(ConvNorm::new(
+                grouped([width, width], 3, groups).stride(stride),
+                relu(width),
+                device,
+            ))
         };
         let (conv2, se) = match self.attention {
             RegNetAttention::SqueezeInput => (conv2(), squeeze(quarter(inputs))),

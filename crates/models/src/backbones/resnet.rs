@@ -3,7 +3,9 @@
 use super::{Backbone, FeatureInfo, Head, LinearInit, drop_path_rates, feature_infos};
 use crate::ModelOptions;
 use crate::blocks::{Attention, Block, BlockConfig, BlockKind, Shortcut};
-use crate::layers::{Activation, BatchNorm, BatchNormConfig, Conv2d, Conv2dConfig, Layer, Nothing, Pool, PoolKind};
+use crate::layers::{
+    Activation, BatchNorm, BatchNormConfig, Conv2d, Conv2dConfig, Layer, Nothing, Pool, PoolKind,
+};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 

@@ -122,7 +122,14 @@ impl TResNetConfig {
         stages
     }
 
-    fn block(&self, stage: usize, inputs: usize, stride: usize, drop_path: f64, device: &Device) -> TResNetBlock {
+    fn block(
+        &self,
+        stage: usize,
+        inputs: usize,
+        stride: usize,
+        drop_path: f64,
+        device: &Device,
+    ) -> TResNetBlock {
         let (kind, planes, outputs) = (self.blocks[stage], self.width << stage, self.stage_outputs(stage));
         let hidden = if stage < 3 { self.squeeze.hidden(kind, planes) } else { None };
         let leaky = BatchNormConfig::new(planes).activation(Activation::LeakyRelu(self.slope));

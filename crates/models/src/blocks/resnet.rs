@@ -1,6 +1,9 @@
 //! The residual blocks of ResNet, ResNet-D, ResNeXt, SENet, SKNet and ResNeSt.
 
-use super::{SelectiveKernel, SelectiveKernelConfig, SplitAttention, SplitAttentionConfig, SqueezeExcite, round_channels};
+use super::{
+    SelectiveKernel, SelectiveKernelConfig, SplitAttention, SplitAttentionConfig, SqueezeExcite,
+    round_channels,
+};
 use crate::layers::{
     Activation, BatchNorm, BatchNormConfig, Conv2d, Conv2dConfig, ConvNorm, DropBlock, Layer, Pool, PoolKind,
     StochasticDepth,

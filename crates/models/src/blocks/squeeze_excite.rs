@@ -46,7 +46,12 @@ impl MobileSqueezeExcite {
     /// `channels` inputs and outputs with `hidden` channels between.
     pub fn new(channels: usize, hidden: usize, activation: Activation, hard: bool, device: &Device) -> Self {
         let conv = |channels| Conv2dConfig::new(channels, 1).bias_init(Init::Constant(0.0)).init(device);
-        Self { conv_reduce: conv([channels, hidden]), conv_expand: conv([hidden, channels]), activation, hard }
+        Self {
+            conv_reduce: conv([channels, hidden]),
+            conv_expand: conv([hidden, channels]),
+            activation,
+            hard,
+        }
     }
 
     /// `[n, c, h, w]`; the output has the input's shape.

@@ -34,7 +34,16 @@ pub struct Conv2dConfig {
 impl Conv2dConfig {
     /// A convolution of `channels[0]` inputs to `channels[1]` outputs with stride 1 and no bias.
     pub fn new(channels: [usize; 2], kernel: usize) -> Self {
-        Self { channels, kernel, stride: 1, dilation: 1, groups: 1, padding: None, bias: Bias::None, init: None }
+        Self {
+            channels,
+            kernel,
+            stride: 1,
+            dilation: 1,
+            groups: 1,
+            padding: None,
+            bias: Bias::None,
+            init: None,
+        }
     }
 
     /// Sets the stride in both directions.

@@ -2,9 +2,9 @@
 //! of the function's arguments.
 
 use super::{Capture, PaperOps};
+use burn::backend::ir::{CustomOpIr, OperationIr, ScalarIr, TensorIr};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Shape, TensorMetadata};
-use burn::backend::ir::{CustomOpIr, OperationIr, ScalarIr, TensorIr};
 use burn_router::RouterClient;
 
 /// Records the operator `name` and returns a tensor for each of `shapes`.

@@ -12,7 +12,8 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::ops::ConvOptions;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{
-    Autodiff, Backend, Capture, Dispatch, Flex, Scalar, Shape, Slice, TensorData, TensorMetadata, backend_extension,
+    Autodiff, Backend, Capture, Dispatch, Flex, Scalar, Shape, Slice, TensorData, TensorMetadata,
+    backend_extension,
 };
 use burn::tensor::Tensor;
 
@@ -133,7 +134,8 @@ pub trait PaperOps: Backend {
         block: usize,
     ) -> FloatTensor<Self> {
         // Seeds are 1 where the noise falls below gamma; a max pool grows each into a block.
-        let above = Self::float_greater_equal_elem(noise, Scalar::Float(gamma), burn::backend::BoolDType::Native);
+        let above =
+            Self::float_greater_equal_elem(noise, Scalar::Float(gamma), burn::backend::BoolDType::Native);
         let float = x.dtype().into();
         let keep = Self::bool_into_float(above, float);
         let seeds = Self::float_add_scalar(Self::float_neg(keep), Scalar::Float(1.0));

@@ -29,7 +29,13 @@ const EFFICIENT: &[&[MobileStage]] = &[
     &[efficient(InvertedResidual, 1, &[3], 1, 6, 320)],
 ];
 
-const fn efficientnet(name: &'static str, width: f64, depth: f64, size: usize, convs: MobileConvs) -> Variant {
+const fn efficientnet(
+    name: &'static str,
+    width: f64,
+    depth: f64,
+    size: usize,
+    convs: MobileConvs,
+) -> Variant {
     let config = EfficientNetConfig {
         stages: EFFICIENT,
         width,
@@ -101,7 +107,14 @@ const fn mixnet(
 }
 
 /// A block of FBNetV2: kernel, depthwise width, output, stride, SE width, activation.
-const fn fb(kernel: usize, mid: usize, out: usize, stride: usize, se: usize, activation: Activation) -> FbNetBlock {
+const fn fb(
+    kernel: usize,
+    mid: usize,
+    out: usize,
+    stride: usize,
+    se: usize,
+    activation: Activation,
+) -> FbNetBlock {
     FbNetBlock::Conv { kernel, mid, out, stride, se, activation }
 }
 

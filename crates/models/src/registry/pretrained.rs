@@ -132,7 +132,10 @@ mod tests {
         let lines = include_str!("pretrained.tsv").lines().filter(|line| !line.starts_with('#'));
         for line in lines {
             let row = Pretrained::parse(line).unwrap_or_else(|| panic!("malformed: {line}"));
-            assert!(row.size > 0 && row.crop_pct > 0.0 && row.crop_pct <= 1.0 && row.num_classes > 0, "{row:?}");
+            assert!(
+                row.size > 0 && row.crop_pct > 0.0 && row.crop_pct <= 1.0 && row.num_classes > 0,
+                "{row:?}"
+            );
         }
         assert!(all().len() > 50);
     }

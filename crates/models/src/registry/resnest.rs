@@ -21,7 +21,13 @@ const GLUON: &str = "GluonCV";
 const ABLATION: &str = "arXiv:2004.08955 table 3";
 const ABLATION_CODE: &str = "the authors' ablation page (not in the paper)";
 
-const fn deep(name: &'static str, layers: [usize; 4], stem: usize, size: usize, source: &'static str) -> Variant {
+const fn deep(
+    name: &'static str,
+    layers: [usize; 4],
+    stem: usize,
+    size: usize,
+    source: &'static str,
+) -> Variant {
     let config = ResNetConfig { layers, stem: Stem::Deep(stem), ..RESNEST50 };
     Variant { name, arch: Arch::ResNet(config), size, source }
 }

@@ -109,20 +109,39 @@ pub(super) const VARIANTS: &[Variant] = &[
     row("skresnext50_32x4d", selective(RESNEXT50, false, 0.0625, 32), SKNET),
     regnet(
         "regnety_032",
-        RegNetConfig { widths: [72, 216, 576, 1512], depths: [2, 5, 13, 1], groups: [3, 9, 24, 63], ..REGNETY_040 },
+        RegNetConfig {
+            widths: [72, 216, 576, 1512],
+            depths: [2, 5, 13, 1],
+            groups: [3, 9, 24, 63],
+            ..REGNETY_040
+        },
         REGNET,
     ),
     regnet("regnety_040", REGNETY_040, REGNET),
     regnet(
         "regnety_080",
-        RegNetConfig { widths: [168, 448, 896, 2016], depths: [2, 4, 10, 1], groups: [3, 8, 16, 36], ..REGNETY_040 },
+        RegNetConfig {
+            widths: [168, 448, 896, 2016],
+            depths: [2, 4, 10, 1],
+            groups: [3, 8, 16, 36],
+            ..REGNETY_040
+        },
         REGNET,
     ),
     regnet(
         "regnety_160",
-        RegNetConfig { widths: [224, 448, 1232, 3024], depths: [2, 4, 11, 1], groups: [2, 4, 11, 27], ..REGNETY_040 },
+        RegNetConfig {
+            widths: [224, 448, 1232, 3024],
+            depths: [2, 4, 11, 1],
+            groups: [2, 4, 11, 27],
+            ..REGNETY_040
+        },
         REGNET,
     ),
-    regnet("regnety_040_paper", RegNetConfig { attention: RegNetAttention::SqueezeWidth, ..REGNETY_040 }, TABLE1),
+    regnet(
+        "regnety_040_paper",
+        RegNetConfig { attention: RegNetAttention::SqueezeWidth, ..REGNETY_040 },
+        TABLE1,
+    ),
     regnet("regnet_sa_50", REGNET_SA_50, TABLE1),
 ];

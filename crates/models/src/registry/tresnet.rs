@@ -17,11 +17,8 @@ const TRESNET_M: TResNetConfig = TResNetConfig {
 const V2: [BlockKind; 4] = [Bottleneck; 4];
 
 /// The forms of the paper where they differ from the weights: 1x1 stem, and SE reduced by 4 and 8 with no floor.
-const PAPER_FORM: TResNetConfig = TResNetConfig {
-    stem: TResNetStem::SpaceToDepth { kernel: 1 },
-    squeeze: SqueezeRule::Paper,
-    ..TRESNET_M
-};
+const PAPER_FORM: TResNetConfig =
+    TResNetConfig { stem: TResNetStem::SpaceToDepth { kernel: 1 }, squeeze: SqueezeRule::Paper, ..TRESNET_M };
 
 /// Plain ResNet-50 in this skeleton: where the ablation starts.
 const ABLATION_START: TResNetConfig = TResNetConfig {
@@ -53,7 +50,11 @@ pub(super) const VARIANTS: &[Variant] = &[
     row("tresnet_m", TRESNET_M, WEIGHTS),
     row("tresnet_l", TResNetConfig { layers: [4, 5, 18, 3], width: 76, ..TRESNET_M }, WEIGHTS),
     row("tresnet_xl", TResNetConfig { layers: [4, 5, 24, 3], width: 83, ..TRESNET_M }, WEIGHTS),
-    row("tresnet_v2_l", TResNetConfig { layers: [3, 4, 23, 3], blocks: V2, ..TRESNET_M }, "ImageNet21K repository"),
+    row(
+        "tresnet_v2_l",
+        TResNetConfig { layers: [3, 4, 23, 3], blocks: V2, ..TRESNET_M },
+        "ImageNet21K repository",
+    ),
     // The Stanford Cars weights of the TResNet repository belong to a v2 with these slopes.
     row(
         "tresnet_v2_l_slope1e6",

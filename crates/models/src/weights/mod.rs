@@ -56,7 +56,11 @@ impl<F: FnMut(String, TensorId)> ModuleVisitor for Values<F> {
 
 /// Number of trainable parameters; running statistics do not count.
 pub fn parameter_count(model: &impl Module) -> usize {
-    entries(model).iter().filter(|entry| !entry.buffer).map(|entry| entry.shape.iter().product::<usize>()).sum()
+    entries(model)
+        .iter()
+        .filter(|entry| !entry.buffer)
+        .map(|entry| entry.shape.iter().product::<usize>())
+        .sum()
 }
 
 #[derive(Default)]
@@ -143,7 +147,8 @@ fn set_classifier_aside(
     given: &mut NamedTensors,
 ) -> Option<(usize, usize)> {
     let prefix = model.variant().arch.classifier();
-    let classes = given.get(&format!("{prefix}.weight")).and_then(|weight| weight.shape().first().copied())?;
+    let classes =
+        given.get(&format!("{prefix}.weight")).and_then(|weight| weight.shape().first().copied())?;
     if classes == model.num_classes() {
         return None;
     }

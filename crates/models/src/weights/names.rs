@@ -43,7 +43,8 @@ impl Path {
     }
 
     fn classifier(&self) -> &'static str {
-        let within = |container: &str| self.segments.iter().any(|(_, c)| c.strip_prefix("Struct:") == Some(container));
+        let within =
+            |container: &str| self.segments.iter().any(|(_, c)| c.strip_prefix("Struct:") == Some(container));
         if within("ResNet") {
             "fc"
         } else if within("EfficientNet") || within("FbNet") {

@@ -33,7 +33,8 @@ pub fn sniff(tensors: &NamedTensors) -> Result<Sniffed, ModelError> {
     let mut sizes = (0, 3);
     for variant in registry::variants() {
         let (options, list) = expectation(variant, &found);
-        let matched = list.iter().filter(|entry| found.get(entry.name.as_str()) == Some(&&entry.shape[..])).count();
+        let matched =
+            list.iter().filter(|entry| found.get(entry.name.as_str()) == Some(&&entry.shape[..])).count();
         if matched == list.len() && found.len() == list.len() {
             candidates.push(variant);
             sizes = (options.num_classes, options.in_chans);
@@ -66,7 +67,8 @@ fn options_for<'a>(variant: &'static Variant, shape: impl Fn(&str) -> Option<&'a
     let classifier = format!("{}.weight", variant.arch.classifier());
     let classes = shape(&classifier).and_then(|shape| shape.first()).copied().unwrap_or(0);
     let (first, per_channel) = variant.arch.first_conv();
-    let inputs = shape(first).and_then(|shape| shape.get(1)).map_or(3, |inputs| (inputs / per_channel).max(1));
+    let inputs =
+        shape(first).and_then(|shape| shape.get(1)).map_or(3, |inputs| (inputs / per_channel).max(1));
     // A file can claim anything; what is built to compare it with stays small.
     ModelOptions::new().with_num_classes(classes.min(1 << 20)).with_in_chans(inputs.min(1 << 10))
 }

@@ -57,13 +57,21 @@ pub(crate) fn golden_name(model: &Model, name: &str) -> String {
     if model.variant().name != "legacy_senet154" {
         return name.to_owned();
     }
-    let stem = [("conv1.0", "conv1"), ("conv1.1", "bn1"), ("conv1.3", "conv2"), ("conv1.4", "bn2"), ("conv1.6", "conv3")];
+    let stem = [
+        ("conv1.0", "conv1"),
+        ("conv1.1", "bn1"),
+        ("conv1.3", "conv2"),
+        ("conv1.4", "bn2"),
+        ("conv1.6", "conv3"),
+    ];
     for (ours, legacy) in stem.into_iter().chain([("bn1", "bn3")]) {
         if let Some(rest) = name.strip_prefix(ours) {
             return format!("layer0.{legacy}{rest}");
         }
     }
-    name.replace(".se.", ".se_module.").replace("fc.weight", "last_linear.weight").replace("fc.bias", "last_linear.bias")
+    name.replace(".se.", ".se_module.")
+        .replace("fc.weight", "last_linear.weight")
+        .replace("fc.bias", "last_linear.bias")
 }
 
 /// `name` with the rule's weights.

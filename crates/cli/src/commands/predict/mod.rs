@@ -12,7 +12,7 @@ use cardinal_models::{Backbone, Model};
 use clap::ValueEnum;
 use render::{Outcome, Style};
 use std::ffi::OsString;
-use std::io::{stderr, stdin, stdout, Write};
+use std::io::{Write, stderr, stdin, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -140,7 +140,12 @@ impl Args {
                 Err(error) => failures.push(error),
             }
             if batch.files.len() == usize::from(self.batch_size) {
-                outcomes.extend(self.flush(&mut batch, &loaded.model, [height as usize, width as usize], names)?);
+                outcomes.extend(self.flush(
+                    &mut batch,
+                    &loaded.model,
+                    [height as usize, width as usize],
+                    names,
+                )?);
             }
             bar.inc(1);
         }

@@ -38,7 +38,11 @@ impl Outcome {
     pub(super) fn new(file: String, probabilities: &[f32], names: &[String], topk: usize) -> Self {
         let mut order: Vec<usize> = (0..probabilities.len()).collect();
         order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]).then(a.cmp(&b)));
-        let row = |class: usize| Prediction { class, name: names[class].clone(), probability: probabilities[class] };
+        let row = |class: usize| Prediction {
+            class,
+            name: names[class].clone(),
+            probability: probabilities[class],
+        };
         Self { file, predictions: order.into_iter().take(topk).map(row).collect() }
     }
 }
@@ -58,7 +62,8 @@ pub(super) fn names(given: Option<Vec<String>>, classes: usize) -> anyhow::Resul
     match given {
         Some(names) if names.len() == classes => Ok(names),
         Some(names) => {
-            let text = format!("{} class names are given, but the network has {classes} classes", names.len());
+            let text =
+                format!("{} class names are given, but the network has {classes} classes", names.len());
             Err(Usage(text).into())
         }
         None if classes == 0 => Err(Usage("the network has no classifier".into()).into()),
@@ -94,7 +99,8 @@ pub(super) fn print(
         }
         Style::Json => {
             let mut list: Vec<serde_json::Value> = outcomes.iter().map(|o| json!(o)).collect();
-            let failed = |e: &DataError| json!({ "file": e.path.display().to_string(), "error": e.kind.to_string() });
+            let failed =
+                |e: &DataError| json!({ "file": e.path.display().to_string(), "error": e.kind.to_string() });
             list.extend(failures.iter().map(failed));
             writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
         }

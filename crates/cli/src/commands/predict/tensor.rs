@@ -7,7 +7,13 @@ use cardinal_models::Model;
 use std::path::Path;
 
 /// Writes the logits of `array` to `output`, `batch` images at a time.
-pub(super) fn run(model: &Model, array: NpyArray, input: &Path, output: &Path, batch: usize) -> anyhow::Result<()> {
+pub(super) fn run(
+    model: &Model,
+    array: NpyArray,
+    input: &Path,
+    output: &Path,
+    batch: usize,
+) -> anyhow::Result<()> {
     let [n, c, h, w] = model.check_input(&array.shape).with_context(|| input.display().to_string())?;
     let mut logits = Vec::with_capacity(n * model.num_classes());
     for values in array.data.chunks(batch * c * h * w) {
