@@ -71,7 +71,7 @@ impl Choice {
     /// Finds, fetches, reads and checks everything.
     pub(crate) fn load(&self) -> anyhow::Result<Loaded> {
         if let Some(file) = &self.checkpoint {
-            return self.from_file(file);
+            return self.read_file(file);
         }
         let name = self.model.as_deref().unwrap_or_default();
         if self.untrained {
@@ -88,7 +88,7 @@ impl Choice {
         }
     }
 
-    fn from_file(&self, file: &Path) -> anyhow::Result<Loaded> {
+    fn read_file(&self, file: &Path) -> anyhow::Result<Loaded> {
         let weights = read_weights(file)?;
         let (variant, preprocessing) = match self.model.as_deref() {
             Some(name) => {

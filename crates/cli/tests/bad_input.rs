@@ -1,4 +1,5 @@
 //! Bad input gets one clear line that names the thing, and a non-zero exit code; good input beside it its results.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

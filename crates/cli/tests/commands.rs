@@ -1,4 +1,5 @@
 //! The commands on good input, through the built binary.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../../models/tests/common/mod.rs"]
 mod common;

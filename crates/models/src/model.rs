@@ -58,6 +58,7 @@ struct Info {
 }
 
 #[derive(Module, Debug)]
+#[expect(clippy::enum_variant_names, reason = "they are the families' names")]
 enum Network {
     ResNet(ResNet),
     TResNet(TResNet),

@@ -98,7 +98,7 @@ fn layers(operations: &[OperationIr], mut names: HashMap<TensorId, String>) -> V
         match operation {
             OperationIr::Module(ModuleOperationIr::Conv2d(conv)) => layers.push(conv_layer(conv, &names)),
             OperationIr::Float(_, FloatOperationIr::Matmul(matmul)) => {
-                layers.push(linear_layer(matmul, &names))
+                layers.push(linear_layer(matmul, &names));
             }
             OperationIr::Module(ModuleOperationIr::MaxPool2d(pool)) => {
                 layers.push(plain("max_pool", &pool.out));

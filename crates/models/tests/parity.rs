@@ -2,10 +2,13 @@
 //!
 //! One test for each network that timm has: names, shapes, parameter count, stage statistics and logits at 224x224.
 //! `fixtures/parity/README.md` says how the golden values were made.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
 use cardinal_models::burn::tensor::{Device, Tensor};
+use cardinal_models::registry::find;
+use cardinal_models::summary::summarize;
 use cardinal_models::weights::{entries, parameter_count};
 use cardinal_models::{Backbone, ModelOptions};
 use common::{golden_name, json, numbers, relative_error, rule_input, rule_model, tensors};
@@ -38,7 +41,8 @@ fn digest(mut lines: Vec<String>) -> String {
     format!("{hash:016x}")
 }
 
-fn check(name: &str) {
+/// Checks everything about a network and gives the error of its logits.
+fn check(name: &str) -> f64 {
     let device = Device::flex();
     let model = rule_model(name, &ModelOptions::default(), &device);
     let golden = &GOLDEN["models"][name];
@@ -54,8 +58,29 @@ fn check(name: &str) {
     let logits = numbers(model.forward(x));
     let expected = tensors("parity.safetensors").get(&format!("{name}/logits")).unwrap().to_f32();
     let error = relative_error(&logits, &expected);
-    println!("{name}: relative L2 error {error:.1e}");
     assert!(error <= LOGITS, "relative L2 error {error}");
+    error
+}
+
+/// Writes docs/parity.md if `CARDINAL_PARITY_TABLE` names it: `just parity-table`.
+fn write_table(names: &[&str]) {
+    let Some(path) = std::env::var_os("CARDINAL_PARITY_TABLE") else {
+        return;
+    };
+    let mut text = format!(
+        "# Parity with timm\n\nWritten by `just parity-table`. Both sides have the same weights (the rule of \
+         `tools/parity.py`) and the same batch of two\nimages of 224x224; the error is the relative L2 difference of the \
+         logits in 32-bit floats, Cardinal's eager path against\ntimm {} on PyTorch {}. Names and shapes of all \
+         parameters agree too.\n\n| model | parameters (M) | GMACs | error |\n|---|---:|---:|---:|\n",
+        GOLDEN["timm"].as_str().unwrap(),
+        GOLDEN["torch"].as_str().unwrap(),
+    );
+    for name in names {
+        let summary = summarize(find(name).unwrap(), &ModelOptions::default(), [224; 2]).unwrap();
+        let (params, macs) = (summary.params as f64 / 1e6, summary.macs as f64 / 1e9);
+        text += &format!("| {name} | {params:.2} | {macs:.3} | {:.1e} |\n", check(name));
+    }
+    std::fs::write(path, text).unwrap();
 }
 
 fn check_features(maps: &[Tensor<4>], info: &[cardinal_models::FeatureInfo], golden: &Value, size: usize) {
@@ -86,6 +111,8 @@ macro_rules! parity {
         fn every_golden_model_is_checked() {
             let mut tested = vec![$(stringify!($name)),*];
             let mut golden: Vec<&str> = GOLDEN["models"].as_object().unwrap().keys().map(String::as_str).collect();
+            tested.sort_unstable();
+            write_table(&tested);
             tested.sort_unstable();
             golden.sort_unstable();
             assert_eq!(tested, golden);

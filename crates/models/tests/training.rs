@@ -1,4 +1,5 @@
 //! One eager training step against PyTorch's in f64: loss, every gradient's norm, every running statistic's norm.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
@@ -35,7 +36,7 @@ fn cross_entropy(logits: Tensor<2>) -> Tensor<1> {
     -log_softmax(logits, 1).gather(1, labels).mean()
 }
 
-/// `|a - b| <= 1e-2 b + 1e-5 total`, the bound of `tools/parity.py`.
+/// `|a - b| <= 1e-2 b + 1e-5 total`: tighter than the bound of `tools/parity.py`, where PyTorch's own f32 strays further.
 fn close(ours: f64, golden: f64, total: f64) -> bool {
     (ours - golden).abs() <= 1e-2 * golden + 1e-5 * total
 }
@@ -105,5 +106,5 @@ macro_rules! training {
 training! {
     resnest14d resnest26d resnest50d resnest50d_1s4x24d resnest50d_4s2x40d tresnet_m tresnet_l tresnet_v2_l
     resnet18 resnet50 resnet50d seresnet50 seresnext50_32x4d skresnext50_32x4d regnety_040 efficientnet_b0
-    tf_efficientnet_b0 mixnet_s
+    tf_efficientnet_b0 mixnet_s skresnet18 tf_mixnet_s
 }

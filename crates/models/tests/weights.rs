@@ -1,4 +1,5 @@
 //! Checkpoints: loaded whole or not at all, recognised, and written back as they were read.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

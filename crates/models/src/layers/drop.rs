@@ -115,8 +115,8 @@ mod tests {
         let (zeros, mean) = shares(y.clone());
         assert!((0.07..0.13).contains(&zeros), "{zeros} of the elements were dropped");
         assert!((mean - 1.0).abs() < 1e-4, "mean {mean}");
-        let first = y.clone().slice([0..1]).into_data();
-        assert_eq!(first, y.slice([3..4]).into_data(), "the mask is shared by the batch");
+        let first = y.clone().narrow(0, 0, 1).into_data();
+        assert_eq!(first, y.narrow(0, 3, 1).into_data(), "the mask is shared by the batch");
     }
 
     #[test]

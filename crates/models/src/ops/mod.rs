@@ -20,7 +20,7 @@ use burn::tensor::Tensor;
 /// The papers' operators on a backend's primitive tensors. Use the functions of [this module](self) instead.
 #[backend_extension(Flex, Capture, Autodiff)]
 pub trait PaperOps: Backend {
-    /// See [`activated_norm`](self::activated_norm).
+    /// See [`activated_norm`].
     fn activated_norm(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -38,7 +38,7 @@ pub trait PaperOps: Backend {
         rectify::<Self>(Self::float_add(y, Self::float_reshape(shift, channel)), slope)
     }
 
-    /// See [`activated_norm_train`](self::activated_norm_train).
+    /// See [`activated_norm_train`].
     fn activated_norm_train(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -58,14 +58,14 @@ pub trait PaperOps: Backend {
         (rectify::<Self>(y, slope), flat(mean), flat(var))
     }
 
-    /// See [`global_avg_pool`](self::global_avg_pool).
+    /// See [`global_avg_pool`].
     fn global_avg_pool(x: FloatTensor<Self>) -> FloatTensor<Self> {
         let [n, c, h, w] = x.shape().dims();
         let flat = Self::float_reshape(x, Shape::new([n, c, h * w]));
         Self::float_reshape(Self::float_mean_dim(flat, 2), Shape::new([n, c, 1, 1]))
     }
 
-    /// See [`radix_pool`](self::radix_pool).
+    /// See [`radix_pool`].
     fn radix_pool(x: FloatTensor<Self>, radix: usize) -> FloatTensor<Self> {
         let pooled = Self::global_avg_pool(x);
         let [n, channels, _, _] = pooled.shape().dims();
@@ -74,7 +74,7 @@ pub trait PaperOps: Backend {
         Self::float_reshape(Self::float_sum_dim(splits, 1), Shape::new([n, c, 1, 1]))
     }
 
-    /// See [`split_attention`](self::split_attention).
+    /// See [`split_attention`].
     fn split_attention(
         x: FloatTensor<Self>,
         logits: FloatTensor<Self>,
@@ -95,7 +95,7 @@ pub trait PaperOps: Backend {
         Self::float_reshape(sum, Shape::new([n, c, h, w]))
     }
 
-    /// See [`gate`](self::gate).
+    /// See [`gate`].
     fn gate(x: FloatTensor<Self>, logits: FloatTensor<Self>, hard: bool) -> FloatTensor<Self> {
         let weights = if hard {
             Self::hard_sigmoid(logits, Scalar::Float(1.0 / 6.0), Scalar::Float(0.5))
@@ -105,10 +105,10 @@ pub trait PaperOps: Backend {
         Self::float_mul(x, weights)
     }
 
-    /// See [`blur_pool`](self::blur_pool).
+    /// See [`blur_pool`].
     fn blur_pool(x: FloatTensor<Self>) -> FloatTensor<Self> {
         let channels = x.shape()[1];
-        let padded = reflect_pad_1::<Self>(reflect_pad_1::<Self>(x, 2), 3);
+        let padded = reflect_pad_1::<Self>(&reflect_pad_1::<Self>(&x, 2), 3);
         let binomial = [1.0f32, 2.0, 1.0];
         let filter: Vec<f32> =
             (0..channels * 9).map(|i| binomial[i % 9 / 3] * binomial[i % 3] / 16.0).collect();
@@ -117,7 +117,7 @@ pub trait PaperOps: Backend {
         Self::conv2d(padded, filter, None, ConvOptions::new([2, 2], [0, 0], [1, 1], channels))
     }
 
-    /// See [`space_to_depth`](self::space_to_depth).
+    /// See [`space_to_depth`].
     fn space_to_depth(x: FloatTensor<Self>, block: usize) -> FloatTensor<Self> {
         let [n, c, h, w] = x.shape().dims();
         let (h, w) = (h / block, w / block);
@@ -126,7 +126,7 @@ pub trait PaperOps: Backend {
         Self::float_reshape(x, Shape::new([n, c * block * block, h, w]))
     }
 
-    /// See [`drop_block`](self::drop_block).
+    /// See [`drop_block`].
     fn drop_block(
         x: FloatTensor<Self>,
         noise: FloatTensor<Self>,
@@ -172,7 +172,7 @@ fn channel_mean<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
 }
 
 /// Pads one row or column on either side of `dim` by mirroring about the edge element.
-fn reflect_pad_1<B: Backend>(x: FloatTensor<B>, dim: usize) -> FloatTensor<B> {
+fn reflect_pad_1<B: Backend>(x: &FloatTensor<B>, dim: usize) -> FloatTensor<B> {
     let size = x.shape()[dim];
     let row = |i: usize| {
         let mut window = [Slice::full(); 4];

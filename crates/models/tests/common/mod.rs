@@ -23,6 +23,11 @@ fn unit(name: &str, count: usize) -> impl Iterator<Item = f32> {
     })
 }
 
+/// Numbers in `[-1, 1)`.
+pub(crate) fn signed(name: &str, count: usize) -> Vec<f32> {
+    unit(name, count).map(|r| 2.0 * r - 1.0).collect()
+}
+
 /// The rule's values for the state-dict entry `name`.
 pub(crate) fn values(name: &str, shape: &[usize]) -> Vec<f32> {
     let r = unit(name, shape.iter().product());

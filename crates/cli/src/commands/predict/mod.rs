@@ -106,17 +106,17 @@ impl Args {
         if let (Some(input), Some(output)) = (&self.tensor, &self.output) {
             let array = cardinal_data::read_npy(input)?;
             let loaded = self.choice.load()?;
-            tensor::run(&loaded.model, array, input, output, usize::from(self.batch_size))?;
+            tensor::run(&loaded.model, &array, input, output, usize::from(self.batch_size))?;
             return Ok(ExitCode::SUCCESS);
         }
         let sources = expand_sources(&self.images);
         if sources.iter().all(Result::is_err) {
-            return self.report(Vec::new(), sources.into_iter().filter_map(Result::err).collect());
+            return self.report(&[], sources.into_iter().filter_map(Result::err).collect());
         }
         let loaded = self.choice.load()?;
         let names = render::names(names.or_else(|| loaded.classes.clone()), loaded.model.num_classes())?;
         let (outcomes, failures) = self.classify(&loaded, sources, &names)?;
-        self.report(outcomes, failures)
+        self.report(&outcomes, failures)
     }
 
     fn classify(
@@ -174,13 +174,13 @@ impl Args {
     }
 
     /// Prints the results, then the images that gave none.
-    fn report(&self, outcomes: Vec<Outcome>, failures: Vec<DataError>) -> anyhow::Result<ExitCode> {
+    fn report(&self, outcomes: &[Outcome], failures: Vec<DataError>) -> anyhow::Result<ExitCode> {
         let style = match (self.json, self.csv) {
             (true, _) => Style::Json,
             (_, true) => Style::Csv,
             _ => Style::Text,
         };
-        render::print(&mut stdout().lock(), style, &outcomes, &failures)?;
+        render::print(&mut stdout().lock(), style, outcomes, &failures)?;
         match failures.len() {
             0 => Ok(ExitCode::SUCCESS),
             1 if outcomes.is_empty() => {

@@ -9,7 +9,7 @@ use std::path::Path;
 /// Writes the logits of `array` to `output`, `batch` images at a time.
 pub(super) fn run(
     model: &Model,
-    array: NpyArray,
+    array: &NpyArray,
     input: &Path,
     output: &Path,
     batch: usize,
