@@ -43,6 +43,7 @@ pub(crate) struct WeightsFile {
     pub(crate) naming: Naming,
     pub(crate) dropped: Vec<String>,
     pub(crate) info: CheckpointInfo,
+    note: Option<&'static str>,
 }
 
 /// Reads a file of weights and gives it timm's names.
@@ -51,8 +52,8 @@ pub(crate) fn read_weights(path: &Path) -> anyhow::Result<WeightsFile> {
     let info = checkpoint.info.clone();
     let converted = checkpoint.into_timm()?;
     info!("{}: {} tensors, {} names", path.display(), converted.tensors.len(), converted.naming);
-    let (tensors, naming, dropped) = (converted.tensors, converted.naming, converted.dropped);
-    Ok(WeightsFile { tensors, naming, dropped, info })
+    let cardinal_weights::names::Converted { naming, tensors, dropped, note } = converted;
+    Ok(WeightsFile { tensors, naming, dropped, info, note })
 }
 
 impl WeightsFile {
@@ -101,6 +102,10 @@ impl Choice {
                 (variant, variant.preprocessing())
             }
         };
+        // legacy_senet154 is the one network here that has the pooling which the note is about.
+        if let Some(note) = weights.note.filter(|_| variant.name != "legacy_senet154") {
+            warn!("{}: {note}", file.display());
+        }
         let classes = weights.info.classes.clone();
         let model = build(variant, &weights.tensors, &file.display().to_string())?;
         Ok(Loaded { model, preprocessing, classes })

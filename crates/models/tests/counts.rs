@@ -6,6 +6,7 @@ mod common;
 use cardinal_models::burn::tensor::{Device, Tensor};
 use cardinal_models::registry::{find, variants};
 use cardinal_models::summary::{Summary, summarize};
+use cardinal_models::weights::parameter_count;
 use cardinal_models::{Backbone, ModelOptions, create};
 use common::json;
 
@@ -63,8 +64,8 @@ fn every_network_runs_at_its_smallest_size_and_gives_what_it_says() {
             create(variant.name, &ModelOptions::new().with_num_classes(7).with_in_chans(2), &device).unwrap();
         let size = if variant.size_multiple() == 4 { 20 } else { 8 };
         model.check_input(&[1, 2, size, size]).unwrap();
-        if model.variant().name.contains("269") || model.variant().name.contains("b7") {
-            // Large and otherwise like their smaller siblings.
+        if parameter_count(&model) > 40_000_000 {
+            // Drawing the values of a large network takes its time, and it is otherwise like its smaller siblings.
             continue;
         }
         let x = Tensor::<4>::ones([1, 2, size, size], &device);

@@ -49,6 +49,11 @@ fn a_new_number_of_classes_keeps_the_backbone_and_says_so() {
     assert_eq!(loaded.num_classes(), 5);
     let state = state_dict(&loaded).unwrap();
     assert_eq!(state.get("body.conv1.conv.weight"), tensors.get("body.conv1.conv.weight"));
+    let backbone: NamedTensors =
+        tensors.clone().into_iter().filter(|(name, _)| !name.starts_with("head")).collect();
+    assert!(load(model("tresnet_m", 5), &backbone, Classifier::MustFit).is_err());
+    let report = load(model("tresnet_m", 5), &backbone, Classifier::MayDiffer).unwrap().1;
+    assert_eq!(report.new_classifier, Some((0, 5)));
     let same = load(model("tresnet_m", 1000), &tensors, Classifier::MayDiffer).unwrap().1;
     assert_eq!(same.new_classifier, None);
 }

@@ -121,40 +121,40 @@ pub fn load(
 ) -> Result<(Model, LoadReport), ModelError> {
     let mut expected: Vec<(String, Vec<usize>)> =
         entries(&model).into_iter().map(|entry| (entry.name, entry.shape)).collect();
-    let mut given: NamedTensors = NamedTensors::new();
-    for (name, tensor) in tensors.iter().filter(|(name, _)| !name.ends_with("num_batches_tracked")) {
-        given.insert(name, tensor.clone());
-    }
+    let counters = tensors.iter().filter(|(name, _)| name.ends_with("num_batches_tracked"));
+    expected.extend(counters.map(|(name, tensor)| (name.to_owned(), tensor.shape().to_vec())));
     let mut report = LoadReport::default();
     if classifier == Classifier::MayDiffer {
-        report.new_classifier = set_classifier_aside(&model, &mut expected, &mut given);
+        report.new_classifier = accept_classifier(&model, &mut expected, tensors);
     }
-    let comparison = compare(&expected, &given);
+    let comparison = compare(&expected, tensors);
     if !comparison.is_exact() {
         let model = model.variant().name.into();
         return Err(ModelError::Mismatch { model, comparison: Box::new(comparison) });
     }
-    let mut apply = Apply { path: Path::default(), tensors: &given, loaded: 0 };
+    let mut apply = Apply { path: Path::default(), tensors, loaded: 0 };
     let model = model.map(&mut apply);
     report.loaded = apply.loaded;
     Ok((model, report))
 }
 
-/// Takes a classifier of another size out of both lists.
-fn set_classifier_aside(
+/// Expects the checkpoint's classifier, or none, if it has another number of classes than the model's, and says both
+/// numbers.
+fn accept_classifier(
     model: &Model,
     expected: &mut Vec<(String, Vec<usize>)>,
-    given: &mut NamedTensors,
+    tensors: &NamedTensors,
 ) -> Option<(usize, usize)> {
     let prefix = model.variant().arch.classifier();
-    let classes =
-        given.get(&format!("{prefix}.weight")).and_then(|weight| weight.shape().first().copied())?;
+    let classes = tensors.get(&format!("{prefix}.weight")).and_then(|weight| weight.shape().first().copied());
+    let classes = classes.unwrap_or(0);
     if classes == model.num_classes() {
         return None;
     }
     let belongs = |name: &str| name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.'));
     expected.retain(|(name, _)| !belongs(name));
-    *given = std::mem::take(given).into_iter().filter(|(name, _)| !belongs(name)).collect();
+    let theirs = tensors.iter().filter(|(name, _)| belongs(name));
+    expected.extend(theirs.map(|(name, tensor)| (name.to_owned(), tensor.shape().to_vec())));
     Some((classes, model.num_classes()))
 }
 
@@ -174,8 +174,10 @@ impl ModuleMapper for Apply<'_> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        // Only a classifier that was set aside is absent here: everything else was compared before.
-        let Some(stored) = self.tensors.get(&self.path.name()) else {
+        // Only a classifier of another size does not fit here: everything else was compared before.
+        let shape: [usize; D] = param.lazy_shape().dims();
+        let Some(stored) = self.tensors.get(&self.path.name()).filter(|stored| stored.shape() == shape)
+        else {
             return param;
         };
         self.loaded += 1;
