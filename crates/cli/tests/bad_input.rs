@@ -7,7 +7,7 @@ use cardinal_weights::{NamedTensors, Tensor, write_safetensors};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use support::{asset, cardinal, cardinal_with_input};
+use support::{asset, cardinal, cardinal_with_env, cardinal_with_input};
 use tempfile::tempdir;
 
 const UNTRAINED: [&str; 4] = ["predict", "--model", "mixnet_s", "--untrained"];
@@ -88,14 +88,9 @@ fn unknown_names_suggest_the_nearest() {
 fn offline_says_what_is_missing_and_how_to_get_it() {
     let folder = tempdir().unwrap();
     let image = asset("rocket.jpg");
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_cardinal"))
-        .args(["predict", "--model", "resnest14d", image.to_str().unwrap()])
-        .envs([("HF_HUB_OFFLINE", "1"), ("HF_HOME", folder.path().to_str().unwrap())])
-        .output()
-        .unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("timm/resnest14d.gluon_in1k") && stderr.contains("HF_HUB_OFFLINE"), "{stderr}");
+    let args = ["predict", "--model", "resnest14d", image.to_str().unwrap()];
+    cardinal_with_env(&args, &[("HF_HOME", folder.path().to_str().unwrap())])
+        .fails(1, &["timm/resnest14d.gluon_in1k", "HF_HUB_OFFLINE"]);
 }
 
 #[test]

@@ -33,3 +33,8 @@ pub use backbones::{Backbone, FeatureInfo};
 pub use burn;
 pub use error::ModelError;
 pub use model::{Model, ModelOptions, create};
+
+/// The code of the library's page compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/library.md")]
+struct LibraryPage;

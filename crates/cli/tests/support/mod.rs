@@ -52,6 +52,11 @@ pub(crate) fn cardinal<A: AsRef<OsStr>>(args: &[A]) -> Run {
     Run::new(command(args).output().unwrap())
 }
 
+/// The same with environment variables.
+pub(crate) fn cardinal_with_env<A: AsRef<OsStr>>(args: &[A], variables: &[(&str, &str)]) -> Run {
+    Run::new(command(args).envs(variables.iter().copied()).output().unwrap())
+}
+
 /// The same with bytes on standard input.
 pub(crate) fn cardinal_with_input<A: AsRef<OsStr>>(args: &[A], input: &[u8]) -> Run {
     let mut command = command(args);
