@@ -45,9 +45,7 @@ pub enum ModelError {
     #[error("{0}")]
     Weights(#[from] WeightsError),
     /// No model in the registry has these parameters.
-    #[error(
-        "no known model has these parameters; the closest is {nearest} ({matched} of its {total} tensors match)"
-    )]
+    #[error("no known model has these parameters{}", closest(.nearest, *.matched, *.total))]
     Unrecognised {
         /// The model with the largest share of matching tensors.
         nearest: String,
@@ -64,6 +62,13 @@ pub enum ModelError {
         /// What Burn says.
         reason: String,
     },
+}
+
+fn closest(nearest: &str, matched: usize, total: usize) -> String {
+    if matched == 0 {
+        return String::new();
+    }
+    format!("; the closest is {nearest} ({matched} of its {total} tensors match)")
 }
 
 fn suggest(nearest: &[&'static str]) -> String {

@@ -8,7 +8,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 /// The numbers of an EfficientNet or MixNet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EfficientNetConfig {
     /// The stages before scaling.
     pub stages: &'static [&'static [MobileStage]],
@@ -29,7 +29,7 @@ pub struct EfficientNetConfig {
 }
 
 /// A run of equal blocks. A stage is one or two runs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MobileStage {
     /// The block.
     pub kind: StageKind,

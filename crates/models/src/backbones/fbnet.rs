@@ -10,7 +10,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 /// The numbers of an FBNetV2.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FbNetConfig {
     /// Channels of the first convolution.
     pub stem: usize,
@@ -23,7 +23,7 @@ pub struct FbNetConfig {
 }
 
 /// A block of an FBNetV2.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum FbNetBlock {
     /// An inverted residual block. Without expansion if `mid` is the input's width.
     Conv {

@@ -11,7 +11,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 /// The numbers of a TResNet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TResNetConfig {
     /// The first convolution.
     pub stem: TResNetStem,

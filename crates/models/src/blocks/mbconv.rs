@@ -9,7 +9,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 /// How a mobile network pads and normalises.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MobileConvs {
     /// TensorFlow's "same" padding.
     pub same_padding: bool,

@@ -27,7 +27,7 @@ pub struct Variant {
 }
 
 /// A family with its numbers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Arch {
     /// ResNet, ResNet-D, ResNeXt, SENet, SKNet, ResNeSt.
     ResNet(ResNetConfig),
@@ -211,5 +211,7 @@ mod tests {
         for row in pretrained::all() {
             assert!(names.contains(row.model.as_str()), "{} has weights but no row", row.model);
         }
+        let defaults = variants().filter_map(|variant| variant.pretrained().next());
+        assert!(defaults.clone().count() > 50 && defaults.clone().all(|row| row.num_classes > 0));
     }
 }

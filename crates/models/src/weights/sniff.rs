@@ -36,7 +36,10 @@ pub fn sniff(tensors: &NamedTensors) -> Result<Sniffed, ModelError> {
         let matched =
             list.iter().filter(|entry| found.get(entry.name.as_str()) == Some(&&entry.shape[..])).count();
         if matched == list.len() && found.len() == list.len() {
-            candidates.push(variant);
+            // A row may be another's under a second name.
+            if !candidates.iter().any(|known: &&Variant| known.arch == variant.arch) {
+                candidates.push(variant);
+            }
             sizes = (options.num_classes, options.in_chans);
         }
         // As shares, without division.
