@@ -211,7 +211,7 @@ mod tests {
         for row in pretrained::all() {
             assert!(names.contains(row.model.as_str()), "{} has weights but no row", row.model);
         }
-        let defaults = variants().filter_map(|variant| variant.pretrained().next());
-        assert!(defaults.clone().count() > 50 && defaults.clone().all(|row| row.num_classes > 0));
+        let defaults: Vec<_> = variants().filter_map(|variant| variant.pretrained().next()).collect();
+        assert!(defaults.len() > 50 && defaults.iter().all(|row| row.num_classes > 0));
     }
 }
