@@ -6,6 +6,10 @@ check:
 test:
     cargo test --release --workspace
 
+# The same with every network, step and size: some ten minutes on 2 cores.
+test-full:
+    cargo test --release --workspace -- --include-ignored
+
 lint:
     cargo fmt --all --check
     cargo clippy --release --workspace --all-targets -- -D warnings

@@ -46,7 +46,7 @@ fn error_of(key: &str, golden: &Value, logits: &NamedTensors) -> f64 {
     relative_error(&ours, &logits.get(&format!("{key}/logits")).unwrap().to_f32())
 }
 
-/// Checks every `step`-th entry from `start`, so that the tests of this file share the work between threads.
+/// Checks every `step`-th entry from `start`: the first third is the quick set.
 fn check(start: usize, step: usize) {
     let logits = tensors("strong.safetensors");
     let models = GOLDEN["models"].as_object().unwrap();
@@ -63,11 +63,13 @@ fn first_third_agrees_with_timm() {
 }
 
 #[test]
+#[ignore = "the full set: --include-ignored"]
 fn second_third_agrees_with_timm() {
     check(1, 3);
 }
 
 #[test]
+#[ignore = "the full set: --include-ignored"]
 fn last_third_agrees_with_timm() {
     check(2, 3);
 }

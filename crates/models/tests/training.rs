@@ -88,15 +88,16 @@ fn check_statistics(model: &Model, golden: &Value) {
 }
 
 macro_rules! training {
-    ($($name:ident)*) => {
+    (quick: $($name:ident)* full: $($slow:ident)*) => {
         $(#[test] fn $name() { check(stringify!($name)); })*
+        $(#[test] #[ignore = "the full set: --include-ignored"] fn $slow() { check(stringify!($slow)); })*
 
         #[test]
         fn every_golden_step_is_checked() {
             let golden = GOLDEN["models"].as_object().unwrap();
             let golden: Vec<&str> =
                 golden.iter().filter(|(_, m)| m.get("train_loss").is_some()).map(|(name, _)| name.as_str()).collect();
-            let mut tested = vec![$(stringify!($name)),*];
+            let mut tested = vec![$(stringify!($name),)* $(stringify!($slow),)*];
             tested.sort_unstable();
             assert_eq!(tested, golden);
         }
@@ -104,7 +105,10 @@ macro_rules! training {
 }
 
 training! {
-    resnest14d resnest26d resnest50d resnest50d_1s4x24d resnest50d_4s2x40d tresnet_m tresnet_l tresnet_v2_l
-    resnet18 resnet50 resnet50d seresnet50 seresnext50_32x4d skresnext50_32x4d regnety_040 efficientnet_b0
-    tf_efficientnet_b0 mixnet_s skresnet18 tf_mixnet_s
+    quick:
+        resnest14d resnest50d_4s2x40d tresnet_m resnet18 seresnext50_32x4d skresnet18 regnety_040
+        efficientnet_b0 tf_mixnet_s
+    full:
+        resnest26d resnest50d resnest50d_1s4x24d tresnet_l tresnet_v2_l resnet50 resnet50d seresnet50
+        skresnext50_32x4d tf_efficientnet_b0 mixnet_s
 }
