@@ -103,7 +103,7 @@ fn check_features(maps: &[Tensor<4>], info: &[cardinal_models::FeatureInfo], gol
 }
 
 macro_rules! parity {
-    (quick: $($name:ident)* full: $($slow:ident)*) => {
+    (quick: [$($name:ident)*] full: [$($slow:ident)*]) => {
         $(#[test] fn $name() { check(stringify!($name)); })*
         $(#[test] #[ignore = "the full set: --include-ignored"] fn $slow() { check(stringify!($slow)); })*
 
@@ -122,16 +122,18 @@ macro_rules! parity {
 }
 
 parity! {
-    quick:
+    quick: [
         resnest14d resnest26d resnest50d resnest50d_1s4x24d resnest50d_4s2x40d resnest101e tresnet_m
         tresnet_l tresnet_v2_l resnet18 resnet34 resnet50 resnet50d resnet101 resnext50_32x4d seresnet50
         seresnext50_32x4d skresnet50 skresnext50_32x4d regnety_040 efficientnet_b0 efficientnet_b1
         efficientnet_b2 efficientnet_b3 tf_efficientnet_b0 mixnet_s mixnet_l resnet18d skresnet18
         skresnet50d tf_efficientnet_b1 tf_mixnet_s
-    full:
+    ]
+    full: [
         resnest200e resnest269e tresnet_xl resnet101d resnet152 resnext101_32x8d senet154 efficientnet_b4
         efficientnet_b5 efficientnet_b6 efficientnet_b7 tf_efficientnet_b4 mixnet_m resnet26 resnet26d
         resnet34d resnet152d resnext101_32x4d seresnet101 seresnext101_32x4d skresnet34 legacy_senet154
         tf_efficientnet_b2 tf_efficientnet_b3 tf_efficientnet_b5 tf_efficientnet_b6 tf_efficientnet_b7
         tf_mixnet_m tf_mixnet_l regnety_032 regnety_080 regnety_160
+    ]
 }

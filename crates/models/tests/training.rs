@@ -88,7 +88,7 @@ fn check_statistics(model: &Model, golden: &Value) {
 }
 
 macro_rules! training {
-    (quick: $($name:ident)* full: $($slow:ident)*) => {
+    (quick: [$($name:ident)*] full: [$($slow:ident)*]) => {
         $(#[test] fn $name() { check(stringify!($name)); })*
         $(#[test] #[ignore = "the full set: --include-ignored"] fn $slow() { check(stringify!($slow)); })*
 
@@ -105,10 +105,12 @@ macro_rules! training {
 }
 
 training! {
-    quick:
+    quick: [
         resnest14d resnest50d_4s2x40d tresnet_m resnet18 seresnext50_32x4d skresnet18 regnety_040
         efficientnet_b0 tf_mixnet_s
-    full:
+    ]
+    full: [
         resnest26d resnest50d resnest50d_1s4x24d tresnet_l tresnet_v2_l resnet50 resnet50d seresnet50
         skresnext50_32x4d tf_efficientnet_b0 mixnet_s
+    ]
 }
