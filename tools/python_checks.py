@@ -36,7 +36,7 @@ def check(model_name: str, cardinal: str, folder: pathlib.Path) -> None:
     back.load_state_dict(load_file(out), strict=True)
     assert all(torch.equal(v, back.state_dict()[k]) for k, v in state.items()), "values changed"
 
-    x = parity.signal((2, 3, 96, 128), "")
+    x = parity.signal("input", (2, 3, 96, 128), "")
     np.save(folder / "in.npy", x.numpy())
     weights = ["predict", "--model", model_name, "--checkpoint", out]
     tensor = ["--tensor", folder / "in.npy", "--output", folder / "out.npy"]
