@@ -107,7 +107,7 @@ impl Choice {
             warn!("{}: {note}", file.display());
         }
         let classes = weights.info.classes.clone();
-        let model = build(variant, &weights.tensors, &file.display().to_string())?;
+        let model = build(variant, &weights.tensors, file)?;
         Ok(Loaded { model, preprocessing, classes })
     }
 }
@@ -127,11 +127,11 @@ fn say_which(file: &Path, variant: &Variant, candidates: &[&'static Variant]) {
 }
 
 /// `variant` with the classes and channels that `tensors` show, and with their values.
-fn build(variant: &'static Variant, tensors: &NamedTensors, from: &str) -> anyhow::Result<Model> {
+pub(crate) fn build(variant: &'static Variant, tensors: &NamedTensors, from: &Path) -> anyhow::Result<Model> {
     let options = weights::options_in(variant, tensors);
     let model = Model::new(variant, &options, &Device::flex());
     let (model, report) =
-        weights::load(model, tensors, Classifier::MustFit).with_context(|| from.to_owned())?;
+        weights::load(model, tensors, Classifier::MustFit).with_context(|| from.display().to_string())?;
     info!("{}: {} tensors loaded, {} classes", variant.name, report.loaded, model.num_classes());
     Ok(model)
 }
@@ -144,7 +144,7 @@ fn from_registry(name: &str) -> anyhow::Result<Loaded> {
         return Err(Usage(text).into());
     };
     let file = fetch(&published.hub_id())?;
-    let model = build(variant, &read_weights(&file)?.tensors, &file.display().to_string())?;
+    let model = build(variant, &read_weights(&file)?.tensors, &file)?;
     Ok(Loaded { model, preprocessing: published.clone(), classes: None })
 }
 
@@ -168,7 +168,7 @@ fn fetch(repo: &str) -> anyhow::Result<PathBuf> {
 #[derive(Deserialize)]
 struct HubConfig {
     architecture: String,
-    #[serde(default, alias = "pretrained_cfg")]
+    #[serde(default)]
     pretrained_cfg: HubPreprocessing,
     #[serde(default)]
     label_names: Option<Vec<String>>,
@@ -199,7 +199,7 @@ fn from_hub(repo: &str) -> anyhow::Result<Loaded> {
     let variant = registry::find(&config.architecture)
         .with_context(|| format!("{repo} holds a '{}'", config.architecture))?;
     let file = fetch(repo)?;
-    let model = build(variant, &read_weights(&file)?.tensors, &file.display().to_string())?;
+    let model = build(variant, &read_weights(&file)?.tensors, &file)?;
     Ok(Loaded {
         model,
         preprocessing: config.pretrained_cfg.over(variant.preprocessing()),

@@ -1,16 +1,15 @@
 use crate::exit::Usage;
-use crate::network::read_weights;
+use crate::network::{build, read_weights};
 use anyhow::Context;
-use cardinal_models::Model;
-use cardinal_models::burn::tensor::Device;
 use cardinal_models::registry;
-use cardinal_models::weights::{self, Classifier, options_in};
+use cardinal_models::weights::state_dict;
 use cardinal_weights::{
     names::{Naming, from_timm},
     write_safetensors,
 };
 use clap::ValueEnum;
 use std::collections::BTreeMap;
+use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tracing::warn;
@@ -54,10 +53,9 @@ impl Args {
             return Err(Usage(text).into());
         }
         let file = read_weights(&self.input)?;
-        let from = self.input.display().to_string();
         let variant = match &self.model {
             Some(name) => registry::find(name)?,
-            None => file.variant().context(from.clone())?.0,
+            None => file.variant().with_context(|| self.input.display().to_string())?.0,
         };
         if !file.dropped.is_empty() {
             warn!(
@@ -67,16 +65,13 @@ impl Args {
             );
         }
         // Loading is the check that nothing is missing; what is written is what was loaded.
-        let model = Model::new(variant, &options_in(variant, &file.tensors), &Device::flex());
-        let (model, _) = weights::load(model, &file.tensors, Classifier::MustFit).context(from)?;
-        let mut tensors = weights::state_dict(&model)?;
-        let mut metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-        metadata.insert("architecture".into(), variant.name.into());
+        let mut tensors = state_dict(&build(variant, &file.tensors, &self.input)?)?;
+        let metadata = BTreeMap::from([("architecture".to_owned(), variant.name.to_owned())]);
         if let Some(naming) = self.names.naming() {
             tensors = from_timm(tensors, naming)?.tensors;
         }
         write_safetensors(&self.output, &tensors, &metadata)?;
-        println(&format!("{}: {}, {} tensors", self.output.display(), variant.name, tensors.len()))?;
+        writeln!(stdout(), "{}: {}, {} tensors", self.output.display(), variant.name, tensors.len())?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -90,9 +85,4 @@ impl Names {
             Self::Detectron2Resnest => Some(Naming::Detectron2ResNeSt),
         }
     }
-}
-
-fn println(line: &str) -> std::io::Result<()> {
-    use std::io::Write;
-    writeln!(std::io::stdout(), "{line}")
 }
