@@ -4,8 +4,10 @@
 //! everything else to standard error; this is the one place that exits.
 
 mod commands;
+mod compute;
 mod exit;
 mod hub;
+mod machine;
 mod network;
 mod output;
 mod progress;
@@ -20,6 +22,8 @@ Examples:
   cardinal predict --model resnest50d photo.jpg       classify a photograph with published weights
   cardinal predict --checkpoint weights.pth photos/   the same with a file's weights, for a folder
   cardinal info weights.safetensors                   say what a file holds
+  cardinal bench --model 'tresnet*' --batch 16         measure how fast networks run here
+  cardinal profile --model resnest50d                  time every layer
   cardinal convert weights.pth weights.safetensors    change a file's format
 
 Exit codes: 0 success, 1 failure, 2 wrong usage, 3 bad images or data, 4 weights that do not fit.";

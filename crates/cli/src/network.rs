@@ -4,12 +4,15 @@ use crate::exit::Usage;
 use crate::hub::Hub;
 use crate::progress;
 use anyhow::Context;
+use cardinal_bridge::capture;
+use cardinal_engine::graph::{Graph, Package};
 use cardinal_models::burn::tensor::Device;
 use cardinal_models::registry::{self, CropMode, Interpolation, Pretrained, Variant};
 use cardinal_models::weights::{self, Classifier};
-use cardinal_models::{Model, ModelOptions};
+use cardinal_models::{Backbone, Model, ModelOptions};
 use cardinal_weights::{CheckpointInfo, NamedTensors, names::Naming};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tracing::{info, warn};
 
@@ -18,7 +21,7 @@ use tracing::{info, warn};
 pub(crate) struct Choice {
     /// The network: a name of 'cardinal models', 'NAME.TAG' for chosen published weights, or 'hf-hub:OWNER/REPO'.
     /// May be left out if the checkpoint tells
-    #[arg(short, long, value_name = "NAME", required_unless_present = "checkpoint")]
+    #[arg(short, long, value_name = "NAME", required_unless_present_any = ["checkpoint", "compiled"])]
     model: Option<String>,
     /// Weights from a file: .safetensors, or PyTorch's .pth, .pth.tar, .pt or .bin. Without it published weights are
     /// fetched from the Hugging Face hub into its standard cache
@@ -27,14 +30,88 @@ pub(crate) struct Choice {
     /// Take random weights, to try things without any; the classes that it names mean nothing
     #[arg(long, conflicts_with = "checkpoint")]
     untrained: bool,
+    /// A network that 'cardinal compile --output FILE' wrote, with its weights
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "checkpoint", "untrained"])]
+    compiled: Option<PathBuf>,
 }
 
 /// A network that is ready to run.
 pub(crate) struct Loaded {
-    pub(crate) model: Model,
+    pub(crate) network: Network,
     pub(crate) preprocessing: Pretrained,
     /// Class names that came with the weights.
     pub(crate) classes: Option<Vec<String>>,
+}
+
+/// What runs: a module, or graphs that were captured from one before.
+pub(crate) enum Network {
+    Module(Box<Model>),
+    /// One for each input size.
+    Graphs(Vec<Graph>),
+}
+
+impl Network {
+    /// Classes of the classifier.
+    pub(crate) fn num_classes(&self) -> usize {
+        match self {
+            Self::Module(model) => model.num_classes(),
+            Self::Graphs(graphs) => {
+                let output = graphs.first().and_then(|graph| Some(graph.shape(*graph.outputs.first()?)));
+                output.and_then(|shape| shape.last().copied()).unwrap_or(0)
+            }
+        }
+    }
+
+    /// Channels of the input image.
+    pub(crate) fn in_chans(&self) -> usize {
+        match self {
+            Self::Module(model) => model.in_chans(),
+            Self::Graphs(graphs) => graphs.first().and_then(input_size).map_or(3, |[c, _, _]| c),
+        }
+    }
+
+    /// Whether images of `[n, c, h, w]` can go through; the sizes.
+    pub(crate) fn check_input(&self, shape: &[usize]) -> anyhow::Result<[usize; 4]> {
+        match self {
+            Self::Module(model) => Ok(model.check_input(shape)?),
+            Self::Graphs(graphs) => {
+                let sizes: Vec<_> = graphs.iter().filter_map(input_size).collect();
+                match *shape {
+                    [n, c, h, w] if n > 0 && sizes.contains(&[c, h, w]) => Ok([n, c, h, w]),
+                    _ => {
+                        let sizes: Vec<_> = sizes.iter().map(|size| crate::output::shape(size)).collect();
+                        let given = crate::output::shape(shape);
+                        let text = format!("the file was compiled for images of {}, not {given}", sizes.join(", "));
+                        Err(Usage(text).into())
+                    }
+                }
+            }
+        }
+    }
+
+    /// The graph for images of `[channels, height, width]`, with its weights.
+    pub(crate) fn graph(&self, size @ [c, h, w]: [usize; 3]) -> anyhow::Result<Graph> {
+        self.check_input(&[1, c, h, w])?;
+        match self {
+            Self::Module(model) => {
+                let name = model.variant().name;
+                let forward = |model: &Model, x| model.forward(x);
+                capture(name, model.as_ref(), [1, c, h, w], weights::tensor_names, forward).context(name)
+            }
+            Self::Graphs(graphs) => {
+                let found = graphs.iter().find(|graph| input_size(graph) == Some(size));
+                found.cloned().context("the file has a graph for that size")
+            }
+        }
+    }
+}
+
+/// Channels, height and width of a graph's images.
+fn input_size(graph: &Graph) -> Option<[usize; 3]> {
+    match *graph.shape(*graph.inputs.first()?) {
+        [_, c, h, w] => Some([c, h, w]),
+        _ => None,
+    }
 }
 
 /// The state dict of a file under timm's names, and what else the file says.
@@ -74,6 +151,9 @@ impl Choice {
         if let Some(file) = &self.checkpoint {
             return self.read_file(file);
         }
+        if let Some(file) = &self.compiled {
+            return read_compiled(file);
+        }
         let name = self.model.as_deref().unwrap_or_default();
         if self.untrained {
             let variant = registry::find(name)?;
@@ -81,7 +161,7 @@ impl Choice {
             let device = Device::flex();
             device.seed(0);
             let model = Model::new(variant, &ModelOptions::new(), &device);
-            return Ok(Loaded { model, preprocessing: variant.preprocessing(), classes: None });
+            return Ok(Loaded::new(model, variant.preprocessing(), None));
         }
         match name.strip_prefix("hf-hub:").or(name.strip_prefix("hf_hub:")) {
             Some(repo) => from_hub(repo),
@@ -108,8 +188,67 @@ impl Choice {
         }
         let classes = weights.info.classes.clone();
         let model = build(variant, &weights.tensors, file)?;
-        Ok(Loaded { model, preprocessing, classes })
+        Ok(Loaded::new(model, preprocessing, classes))
     }
+}
+
+impl Loaded {
+    fn new(model: Model, preprocessing: Pretrained, classes: Option<Vec<String>>) -> Self {
+        Self { network: Network::Module(Box::new(model)), preprocessing, classes }
+    }
+}
+
+/// What [`read_compiled`] finds beside the graphs.
+const PREPROCESSING: &str = "pretrained_cfg";
+const CLASSES: &str = "label_names";
+
+/// A compiled file's metadata: what its graphs do not say, in timm's terms.
+pub(crate) fn compiled_metadata(loaded: &Loaded) -> BTreeMap<String, String> {
+    let config = &loaded.preprocessing;
+    let crop_mode = match config.crop_mode {
+        CropMode::Center => "center",
+        CropMode::Squash => "squash",
+        CropMode::Border => "border",
+    };
+    let interpolation = match config.interpolation {
+        Interpolation::Bilinear => "bilinear",
+        Interpolation::Bicubic => "bicubic",
+    };
+    let config = serde_json::json!({
+        "architecture": config.model,
+        "tag": config.tag,
+        "input_size": [3, config.size, config.size],
+        "mean": config.mean,
+        "std": config.std,
+        "crop_pct": config.crop_pct,
+        "crop_mode": crop_mode,
+        "interpolation": interpolation,
+    });
+    let mut metadata = BTreeMap::from([(PREPROCESSING.to_owned(), config.to_string())]);
+    if let Some(classes) = &loaded.classes {
+        metadata.insert(CLASSES.to_owned(), serde_json::json!(classes).to_string());
+    }
+    metadata
+}
+
+/// Reads a file that 'cardinal compile' wrote.
+fn read_compiled(path: &Path) -> anyhow::Result<Loaded> {
+    let Package { graphs, metadata } = Package::load(path)?;
+    let bad = || format!("{}: not a network that 'cardinal compile' wrote", path.display());
+    let size = graphs.first().and_then(input_size).with_context(bad)?[1];
+    let config: HubPreprocessing = match metadata.get(PREPROCESSING) {
+        Some(text) => serde_json::from_str(text).with_context(bad)?,
+        None => HubPreprocessing::default(),
+    };
+    let classes = metadata.get(CLASSES).map(|text| serde_json::from_str(text)).transpose().with_context(bad)?;
+    let name = graphs[0].name.clone();
+    let base = match registry::find(&name) {
+        Ok(variant) => variant.preprocessing(),
+        Err(_) => registry::find("resnet50")?.preprocessing(),
+    };
+    info!("{}: {name} for {} input sizes", path.display(), graphs.len());
+    let preprocessing = Pretrained { size, ..config.over(base) };
+    Ok(Loaded { network: Network::Graphs(graphs), preprocessing, classes })
 }
 
 fn say_which(file: &Path, variant: &Variant, candidates: &[&'static Variant]) {
@@ -145,7 +284,7 @@ fn from_registry(name: &str) -> anyhow::Result<Loaded> {
     };
     let file = fetch(&published.hub_id())?;
     let model = build(variant, &read_weights(&file)?.tensors, &file)?;
-    Ok(Loaded { model, preprocessing: published.clone(), classes: None })
+    Ok(Loaded::new(model, published.clone(), None))
 }
 
 fn fetch(repo: &str) -> anyhow::Result<PathBuf> {
@@ -200,11 +339,7 @@ fn from_hub(repo: &str) -> anyhow::Result<Loaded> {
         .with_context(|| format!("{repo} holds a '{}'", config.architecture))?;
     let file = fetch(repo)?;
     let model = build(variant, &read_weights(&file)?.tensors, &file)?;
-    Ok(Loaded {
-        model,
-        preprocessing: config.pretrained_cfg.over(variant.preprocessing()),
-        classes: config.label_names,
-    })
+    Ok(Loaded::new(model, config.pretrained_cfg.over(variant.preprocessing()), config.label_names))
 }
 
 impl HubPreprocessing {

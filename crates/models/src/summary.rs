@@ -3,7 +3,7 @@
 //! The network runs once on Burn's capture device, which computes nothing: what it records is what is counted, so no
 //! second description of a network can drift from the first.
 
-use crate::weights::{entries, visit_values};
+use crate::weights::{entries, tensor_names};
 use crate::{Backbone, Model, ModelError, ModelOptions, registry::Variant};
 use burn::backend::Capture;
 use burn::backend::ir::{
@@ -68,7 +68,7 @@ pub fn summarize(
         if checked.is_err() {
             return scope.complete([x_id], [x_id]);
         }
-        visit_values(&model, |name, tensor| drop(names.insert(tensor, name)));
+        names = tensor_names(&model);
         let y = model.forward(x);
         let y_id = id(&y);
         scope.complete([x_id], [y_id])

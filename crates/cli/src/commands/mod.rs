@@ -1,9 +1,12 @@
 //! One file per command.
 
+mod bench;
+mod compile;
 mod convert;
 mod info;
 mod models;
 mod predict;
+mod profile;
 
 use clap::Subcommand;
 use std::process::ExitCode;
@@ -18,6 +21,12 @@ pub(crate) enum Command {
     /// Classify images
     #[command(visible_alias = "infer")]
     Predict(predict::Args),
+    /// Measure how fast networks run
+    Bench(bench::Args),
+    /// Compile a network: say what was fused, draw it, or write it to a file
+    Compile(compile::Args),
+    /// Time every step of a network
+    Profile(profile::Args),
     /// Convert a file of weights to safetensors, under timm's or another code base's names
     Convert(convert::Args),
 }
@@ -28,6 +37,9 @@ impl Command {
             Self::Models(args) => args.run(),
             Self::Info(args) => args.run(),
             Self::Predict(args) => args.run(),
+            Self::Bench(args) => args.run(),
+            Self::Compile(args) => args.run(),
+            Self::Profile(args) => args.run(),
             Self::Convert(args) => args.run(),
         }
     }

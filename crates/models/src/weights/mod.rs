@@ -30,6 +30,13 @@ pub fn entries(model: &impl Module) -> Vec<Entry> {
     list.entries
 }
 
+/// The name, as in timm, of the tensor that holds each parameter and statistic of a model on the capture device.
+pub fn tensor_names(model: &impl Module) -> std::collections::HashMap<TensorId, String> {
+    let mut names = std::collections::HashMap::new();
+    visit_values(model, |name, tensor| drop(names.insert(tensor, name)));
+    names
+}
+
 /// Calls `visit` with the name and the capture id of every parameter and statistic.
 pub(crate) fn visit_values(model: &impl Module, visit: impl FnMut(String, TensorId)) {
     model.visit(&mut Values { path: Path::default(), visit });

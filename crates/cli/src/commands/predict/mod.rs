@@ -1,14 +1,12 @@
 mod render;
-mod tensor;
 
+use crate::compute::{Compute, Runner};
 use crate::exit::{SomeFailed, Usage};
 use crate::network::{Choice, Loaded};
 use crate::progress;
 use anyhow::Context;
-use cardinal_data::{DataError, Decoder, Preprocess, RgbImage, Source, expand_sources};
-use cardinal_models::burn::tensor::{Device, Shape, Tensor, TensorData, activation};
+use cardinal_data::{DataError, Decoder, Preprocess, RgbImage, Source, expand_sources, write_npy};
 use cardinal_models::registry;
-use cardinal_models::{Backbone, Model};
 use clap::ValueEnum;
 use render::{Outcome, Style};
 use std::ffi::OsString;
@@ -49,6 +47,8 @@ pub(crate) struct Args {
     /// Images that go through the network together
     #[arg(short, long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
     batch_size: u16,
+    #[command(flatten)]
+    compute: Compute,
     #[command(flatten)]
     preparation: Preparation,
     /// Instead of images: a NumPy file of normalised f32 [N, C, H, W], to check a deployment
@@ -106,28 +106,34 @@ impl Args {
         if let (Some(input), Some(output)) = (&self.tensor, &self.output) {
             let array = cardinal_data::read_npy(input)?;
             let loaded = self.choice.load()?;
-            tensor::run(&loaded.model, &array, input, output, usize::from(self.batch_size))?;
+            let [n, c, h, w] =
+                loaded.network.check_input(&array.shape).with_context(|| input.display().to_string())?;
+            let batch = n.min(usize::from(self.batch_size));
+            let logits = self.compute.prepare(loaded.network, batch, [c, h, w])?.run(&array.data, n)?;
+            write_npy(output, &[n, logits.len() / n], &logits)?;
             return Ok(ExitCode::SUCCESS);
         }
         let sources = expand_sources(&self.images);
         if sources.iter().all(Result::is_err) {
             return self.report(&[], sources.into_iter().filter_map(Result::err).collect());
         }
-        let loaded = self.choice.load()?;
-        let names = render::names(names.or_else(|| loaded.classes.clone()), loaded.model.num_classes())?;
-        let (outcomes, failures) = self.classify(&loaded, sources, &names)?;
+        let Loaded { network, preprocessing, classes } = self.choice.load()?;
+        let names = render::names(names.or(classes), network.num_classes())?;
+        let preprocess = self.preparation.over(&preprocessing);
+        let (height, width) = preprocess.size;
+        let batch = sources.len().min(usize::from(self.batch_size));
+        let runner = self.compute.prepare(network, batch, [3, height as usize, width as usize])?;
+        let (outcomes, failures) = self.classify(runner, &preprocess, sources, &names)?;
         self.report(&outcomes, failures)
     }
 
     fn classify(
         &self,
-        loaded: &Loaded,
+        mut runner: Runner,
+        preprocess: &Preprocess,
         sources: Vec<Result<Source, DataError>>,
         names: &[String],
     ) -> anyhow::Result<(Vec<Outcome>, Vec<DataError>)> {
-        let preprocess = self.preparation.over(&loaded.preprocessing);
-        let (height, width) = preprocess.size;
-        loaded.model.check_input(&[1, 3, height as usize, width as usize])?;
         let bar = progress::items(sources.len(), "images");
         let (mut outcomes, mut failures) = (Vec::new(), Vec::new());
         let mut batch = Batch::default();
@@ -140,37 +146,28 @@ impl Args {
                 Err(error) => failures.push(error),
             }
             if batch.files.len() == usize::from(self.batch_size) {
-                outcomes.extend(self.flush(
-                    &mut batch,
-                    &loaded.model,
-                    [height as usize, width as usize],
-                    names,
-                )?);
+                outcomes.extend(self.flush(&mut batch, &mut runner, names)?);
             }
             bar.inc(1);
         }
-        outcomes.extend(self.flush(&mut batch, &loaded.model, [height as usize, width as usize], names)?);
+        outcomes.extend(self.flush(&mut batch, &mut runner, names)?);
         bar.finish_and_clear();
         Ok((outcomes, failures))
     }
 
-    fn flush(
-        &self,
-        batch: &mut Batch,
-        model: &Model,
-        [h, w]: [usize; 2],
-        names: &[String],
-    ) -> anyhow::Result<Vec<Outcome>> {
+    fn flush(&self, batch: &mut Batch, runner: &mut Runner, names: &[String]) -> anyhow::Result<Vec<Outcome>> {
         let Batch { files, values } = std::mem::take(batch);
         if files.is_empty() {
             return Ok(Vec::new());
         }
-        let logits = forward(model, values, [files.len(), 3, h, w])?;
-        let probabilities = activation::softmax(logits, 1);
-        let classes = model.num_classes();
-        let all = probabilities.into_data().try_to_vec::<f32>().context("reading the network's output")?;
-        let rows = files.into_iter().zip(all.chunks_exact(classes));
-        Ok(rows.map(|(file, row)| Outcome::new(file, row, names, usize::from(self.topk))).collect())
+        let mut logits = runner.run(&values, files.len())?;
+        let rows = files.into_iter().zip(logits.chunks_exact_mut(names.len()));
+        Ok(rows
+            .map(|(file, row)| {
+                softmax(row);
+                Outcome::new(file, row, names, usize::from(self.topk))
+            })
+            .collect())
     }
 
     /// Prints the results, then the images that gave none.
@@ -219,11 +216,12 @@ fn read(source: &Source) -> Result<(String, RgbImage), DataError> {
     }
 }
 
-/// The logits of a batch.
-fn forward(model: &Model, values: Vec<f32>, shape: [usize; 4]) -> anyhow::Result<Tensor<2>> {
-    model.check_input(&shape)?;
-    let x = Tensor::<4>::from_data(TensorData::new(values, Shape::from(shape)), &Device::flex());
-    Ok(model.forward(x))
+/// Logits to probabilities, in place.
+fn softmax(row: &mut [f32]) {
+    let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    row.iter_mut().for_each(|value| *value = (*value - largest).exp());
+    let sum: f32 = row.iter().sum();
+    row.iter_mut().for_each(|value| *value /= sum);
 }
 
 impl Preparation {

@@ -1,0 +1,102 @@
+//! From a Burn module to a graph of the engine.
+
+use crate::names;
+use crate::translate::Translator;
+use burn::backend::Capture;
+use burn::backend::ir::TensorId;
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor, TensorData};
+use cardinal_engine::EngineError;
+use cardinal_engine::graph::Graph;
+use std::collections::HashMap;
+
+/// Parameter names by the tensor that holds the parameter.
+pub type Names = HashMap<TensorId, String>;
+
+/// Why a module is not a graph.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The engine has no such operator.
+    #[error("{place}: the engine has no operator for {operator}")]
+    Operator {
+        /// The nearest module path.
+        place: String,
+        /// What Burn recorded.
+        operator: String,
+    },
+    /// The operator exists, but not in this form.
+    #[error(transparent)]
+    Graph(#[from] EngineError),
+    /// Burn could not record the module.
+    #[error("the module could not be recorded: {0}")]
+    Record(String),
+}
+
+/// Records `forward` of `module` on one image of `[1, channels, height, width]`, with the module's values as
+/// constants.
+///
+/// The graph holds for any batch. `names` says what the parameters are called; [`module_names`] calls them by their
+/// path of fields, and `cardinal_models::weights::tensor_names` as timm does.
+///
+/// # Errors
+///
+/// [`CaptureError::Operator`] names an operator that the engine lacks and where it stands.
+///
+/// # Panics
+///
+/// If `forward` does.
+pub fn capture<M: Module, const D: usize>(
+    name: &str,
+    module: &M,
+    input: [usize; 4],
+    names: impl FnOnce(&M) -> Names,
+    forward: impl FnOnce(&M, Tensor<4>) -> Tensor<D>,
+) -> Result<Graph, CaptureError> {
+    let device = Device::capture();
+    let mut found = Names::new();
+    let captured = device.capture_scope(|scope| {
+        let module = module.clone().to_device(&device);
+        found = names(&module);
+        let x = Tensor::<4>::from_data(TensorData::zeros::<f32, _>(input), &device);
+        let x_id = tensor_id(&x);
+        let y = forward(&module, x);
+        let y_id = tensor_id(&y);
+        scope.complete([x_id], [y_id])
+    });
+    let captured = captured.map_err(|error| CaptureError::Record(error.to_string()))?;
+    let mut graph = Translator::new(name, captured.values, found).translate(&captured.graph)?;
+    names::inherit(&mut graph);
+    Ok(graph)
+}
+
+/// The recorded tensor's id. Only called on capture tensors.
+fn tensor_id<const D: usize>(tensor: &Tensor<D>) -> TensorId {
+    tensor.clone().try_into_primitive::<Capture>().expect("the tensor was made on the capture device").id()
+}
+
+/// Names parameters by the fields that lead to them, such as `layer1.0.conv1.weight`.
+pub fn module_names(module: &impl Module) -> Names {
+    let mut visitor = Paths::default();
+    module.visit(&mut visitor);
+    visitor.names
+}
+
+#[derive(Default)]
+struct Paths {
+    path: Vec<String>,
+    names: Names,
+}
+
+impl ModuleVisitor for Paths {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.names.insert(tensor_id(&param.val()), self.path.join("."));
+    }
+}

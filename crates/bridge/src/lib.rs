@@ -1,0 +1,10 @@
+//! Borders between the engine's graph and other formats.
+//!
+//! [`capture()`] records what a Burn module does on an image, without running it, and translates the record: any module
+//! made of ConvNet operators compiles, ours and others.
+
+mod capture;
+mod names;
+mod translate;
+
+pub use capture::{CaptureError, Names, capture, module_names};

@@ -1,0 +1,246 @@
+use crate::compute::{Compute, Format, Path, Runner};
+use crate::exit::Usage;
+use crate::machine;
+use crate::network::Network;
+use crate::output::{Align, table};
+use cardinal_models::registry::{self, Variant, variants};
+use cardinal_models::summary::summarize;
+use cardinal_models::{Model, ModelOptions};
+use cardinal_models::burn::tensor::Device;
+use glob::{MatchOptions, Pattern};
+use serde_json::{Value, json};
+use std::io::{Write, stdout};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+const EXAMPLES: &str = "\
+Examples:
+  cardinal bench --model resnest50d
+  cardinal bench --model 'tresnet*' --model resnet50 --batch 1 --batch 16 --threads 2
+  cardinal bench --model tresnet_m --dtype bf16 --seconds 10 --json";
+
+/// Measures how fast networks run: throughput (median and best) over repeated steps after a warm-up, with random
+/// weights, which are as fast as any.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Networks: names of 'cardinal models' or wildcards; repeatable
+    #[arg(short, long, value_name = "NAME", required = true)]
+    model: Vec<String>,
+    /// Images per step; repeatable
+    #[arg(short, long, value_name = "N", default_values_t = [1], value_parser = clap::value_parser!(u16).range(1..=4096))]
+    batch: Vec<u16>,
+    /// Side of the square input in pixels [default: the network's]
+    #[arg(short, long, value_name = "PIXELS", visible_alias = "img-size")]
+    size: Option<usize>,
+    /// How long to measure each
+    #[arg(long, value_name = "S", default_value_t = 5.0)]
+    seconds: f64,
+    #[command(flatten)]
+    compute: Compute,
+    /// Print one JSON list of objects with timm's key names
+    #[arg(long)]
+    json: bool,
+}
+
+impl Args {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        if !(self.seconds > 0.0 && self.seconds <= 86_400.0) {
+            return Err(Usage("--seconds must be above 0 and at most a day".into()).into());
+        }
+        let mut results = Vec::new();
+        for variant in self.chosen()? {
+            for &batch in &self.batch {
+                results.push(self.measure(variant, usize::from(batch))?);
+            }
+        }
+        let mut out = stdout().lock();
+        if self.json {
+            let list: Vec<_> = results.iter().map(|result| self.as_json(result)).collect();
+            writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
+        } else {
+            let head = [
+                ("model", Align::Left),
+                ("batch", Align::Right),
+                ("size", Align::Right),
+                ("images/s", Align::Right),
+                ("best", Align::Right),
+                ("ms per step", Align::Right),
+                ("spread", Align::Right),
+                ("GFLOP/s", Align::Right),
+                ("peak MiB", Align::Right),
+            ];
+            let rows: Vec<_> = results.iter().map(Measured::as_row).collect();
+            table(&mut out, &head, &rows)?;
+            writeln!(out, "\n{}", self.setting())?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn chosen(&self) -> anyhow::Result<Vec<&'static Variant>> {
+        let mut chosen: Vec<&'static Variant> = Vec::new();
+        for name in &self.model {
+            let found: Vec<_> = if name.contains(['*', '?', '[']) {
+                let pattern = Pattern::new(name)
+                    .map_err(|error| Usage(format!("'{name}' is not a valid wildcard: {error}")))?;
+                variants().filter(|v| pattern.matches_with(v.name, MatchOptions::new())).collect()
+            } else {
+                vec![registry::find(name)?]
+            };
+            if found.is_empty() {
+                let text = format!("no model matches '{name}'; 'cardinal models' lists all");
+                return Err(Usage(text).into());
+            }
+            for variant in found {
+                if !chosen.iter().any(|other| other.name == variant.name) {
+                    chosen.push(variant);
+                }
+            }
+        }
+        Ok(chosen)
+    }
+
+    fn measure(&self, variant: &'static Variant, batch: usize) -> anyhow::Result<Measured> {
+        let size = self.size.unwrap_or(variant.size);
+        let summary = summarize(variant, &ModelOptions::new(), [size; 2])?;
+        machine::reset_peak_memory();
+        let device = Device::flex();
+        device.seed(0);
+        let model = Model::new(variant, &ModelOptions::new(), &device);
+        let mut runner = self.compute.prepare(Network::Module(Box::new(model)), batch, [3, size, size])?;
+        let input = pixels(batch * 3 * size * size);
+        let steps = time(&mut runner, &input, batch, Duration::from_secs_f64(self.seconds))?;
+        Ok(Measured {
+            variant,
+            batch,
+            size,
+            params: summary.params,
+            macs: summary.macs,
+            steps,
+            compile: runner.compile_time(),
+            planned: runner.session().map(|session| session.plan().memory_bytes()),
+            peak: machine::peak_memory(),
+        })
+    }
+
+    fn as_json(&self, result: &Measured) -> Value {
+        let per_second = |step: Duration| result.batch as f64 / step.as_secs_f64();
+        json!({
+            "model": result.variant.name,
+            "infer_samples_per_sec": per_second(result.median()),
+            "infer_samples_per_sec_best": per_second(result.best()),
+            "infer_step_time": result.median().as_secs_f64() * 1e3,
+            "infer_batch_size": result.batch,
+            "infer_img_size": result.size,
+            "infer_gmacs": result.macs as f64 / 1e9,
+            "param_count": result.params as f64 / 1e6,
+            "steps": result.steps.len(),
+            "dtype": self.dtype(),
+            "threads": self.threads(),
+            "path": self.path(),
+            "device": machine::cpu_name(),
+            "kernels": self.kernels(),
+            "compile_seconds": result.compile.as_secs_f64(),
+            "planned_memory_bytes": result.planned,
+            "peak_memory_bytes": result.peak,
+        })
+    }
+
+    fn dtype(&self) -> &'static str {
+        match self.compute.dtype {
+            Format::F32 => "f32",
+            Format::Bf16 => "bf16",
+        }
+    }
+
+    fn path(&self) -> &'static str {
+        match self.compute.path {
+            Path::Eager => "eager",
+            Path::Compiled => "compiled",
+        }
+    }
+
+    fn threads(&self) -> Option<usize> {
+        (self.compute.path == Path::Compiled).then(|| self.compute.threads())
+    }
+
+    fn kernels(&self) -> String {
+        match self.compute.path {
+            Path::Eager => "burn-flex".into(),
+            Path::Compiled => self.compute.isa().map_or_else(|_| String::new(), |isa| isa.to_string()),
+        }
+    }
+
+    /// What was measured, in one line.
+    fn setting(&self) -> String {
+        let threads = self.threads().map_or_else(String::new, |n| format!(", {n} threads"));
+        let (path, dtype, kernels) = (self.path(), self.dtype(), self.kernels());
+        format!("{}; {path}, {dtype}, {kernels}{threads}", machine::cpu_name())
+    }
+}
+
+/// The steps of one network at one batch size.
+struct Measured {
+    variant: &'static Variant,
+    batch: usize,
+    size: usize,
+    params: usize,
+    macs: usize,
+    /// Sorted.
+    steps: Vec<Duration>,
+    compile: Duration,
+    planned: Option<usize>,
+    peak: Option<usize>,
+}
+
+impl Measured {
+    fn median(&self) -> Duration {
+        self.steps[self.steps.len() / 2]
+    }
+
+    fn best(&self) -> Duration {
+        self.steps[0]
+    }
+
+    fn as_row(&self) -> Vec<String> {
+        let median = self.median().as_secs_f64();
+        // Half of the steps lie between the quartiles.
+        let quartile = |q: usize| self.steps[(self.steps.len() - 1) * q / 4].as_secs_f64();
+        vec![
+            self.variant.name.into(),
+            self.batch.to_string(),
+            self.size.to_string(),
+            format!("{:.1}", self.batch as f64 / median),
+            format!("{:.1}", self.batch as f64 / self.best().as_secs_f64()),
+            format!("{:.2}", median * 1e3),
+            format!("{:.0} %", (quartile(3) - quartile(1)) / median * 100.0),
+            format!("{:.0}", 2.0 * (self.macs * self.batch) as f64 / median / 1e9),
+            self.peak.map_or_else(|| "-".into(), |bytes| (bytes >> 20).to_string()),
+        ]
+    }
+}
+
+/// Times steps for `duration`, at least three, after a warm-up of two steps or a fifth of the time.
+fn time(runner: &mut Runner, input: &[f32], batch: usize, duration: Duration) -> anyhow::Result<Vec<Duration>> {
+    let warm_up = Instant::now();
+    for _ in 0..2 {
+        runner.run(input, batch)?;
+    }
+    while warm_up.elapsed() < duration / 5 {
+        runner.run(input, batch)?;
+    }
+    let start = Instant::now();
+    let mut steps = Vec::new();
+    while steps.len() < 3 || start.elapsed() < duration {
+        let step = Instant::now();
+        runner.run(input, batch)?;
+        steps.push(step.elapsed());
+    }
+    steps.sort_unstable();
+    Ok(steps)
+}
+
+/// Numbers like those of normalised images: spread over [-2, 2) by a multiplicative hash.
+fn pixels(count: usize) -> Vec<f32> {
+    (0..count as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 22) as f32 - 2.0).collect()
+}

@@ -1,0 +1,161 @@
+use crate::compute::{Compute, Path as Way};
+use crate::exit::Usage;
+use crate::network::{Choice, compiled_metadata};
+use crate::output::{giga, millions};
+use anyhow::Context;
+use cardinal_engine::graph::{Graph, Package};
+use cardinal_engine::passes::{self, Optimized};
+use cardinal_engine::plan::Plan;
+use serde_json::json;
+use std::io::{Write, stdout};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+const EXAMPLES: &str = "\
+Examples:
+  cardinal compile --model resnest50d --untrained
+  cardinal compile --model tresnet_m --output tresnet_m.safetensors --size 224 --size 448
+  cardinal compile --checkpoint resnest50.pth --batch 16 --svg graph.svg -v
+
+The file is portable: it holds the optimized graph and its weights, and is compiled for the processor that loads it
+('cardinal predict --compiled FILE').";
+
+/// Compiles a network: captures its graph, folds and fuses it, and plans kernels and memory. Says what was fused, what
+/// was not and why (-v), and writes the graph to a file or draws it.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    choice: Choice,
+    /// Side of the square input in pixels [default: the weights']; repeatable: several sizes share one file
+    #[arg(short, long, value_name = "PIXELS", visible_alias = "img-size")]
+    size: Vec<usize>,
+    /// Images at a time that memory is planned for
+    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    batch: u16,
+    #[command(flatten)]
+    compute: Compute,
+    /// Write the optimized graph and its weights to one safetensors file
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Draw the optimized graph
+    #[arg(long, value_name = "FILE.svg")]
+    svg: Option<PathBuf>,
+    /// Write the optimized graph as text
+    #[arg(long, value_name = "FILE.txt")]
+    text: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// One input size, compiled.
+struct Compiled {
+    size: usize,
+    before: usize,
+    optimized: Optimized,
+    plan: Plan,
+    time: Duration,
+}
+
+impl Args {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        if self.compute.path == Way::Eager {
+            return Err(Usage("--path eager compiles nothing".into()).into());
+        }
+        let loaded = self.choice.load()?;
+        let sizes = if self.size.is_empty() { vec![loaded.preprocessing.size] } else { self.size.clone() };
+        let options = self.compute.options(usize::from(self.batch))?;
+        let mut results = Vec::new();
+        for size in sizes {
+            let start = Instant::now();
+            let graph = loaded.network.graph([loaded.network.in_chans(), size, size])?;
+            let before = graph.nodes.len();
+            let optimized = passes::optimize(graph)?;
+            let plan = Plan::new(&optimized.graph, &options)?;
+            results.push(Compiled { size, before, optimized, plan, time: start.elapsed() });
+        }
+        let first = &results[0].optimized.graph;
+        if let Some(path) = &self.svg {
+            write(path, first.to_text().as_bytes())?;
+        }
+        if let Some(path) = &self.text {
+            write(path, first.to_text().as_bytes())?;
+        }
+        let bytes = match &self.output {
+            Some(path) => {
+                let graphs = results.iter().map(|result| result.optimized.graph.clone()).collect();
+                let metadata = compiled_metadata(&loaded);
+                Package { graphs, metadata }.save(path)?;
+                Some(std::fs::metadata(path).with_context(|| path.display().to_string())?.len())
+            }
+            None => None,
+        };
+        let mut out = stdout().lock();
+        if self.json {
+            let list: Vec<_> = results.iter().map(as_json).collect();
+            writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
+        } else {
+            for result in &results {
+                print(&mut out, result)?;
+            }
+            if let (Some(path), Some(bytes)) = (&self.output, bytes) {
+                writeln!(out, "{}: {:.1} MiB", path.display(), bytes as f64 / (1 << 20) as f64)?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn counts(graph: &Graph) -> (usize, usize) {
+    (graph.nodes.len(), 0)
+}
+
+fn print(out: &mut impl Write, result: &Compiled) -> std::io::Result<()> {
+    let Compiled { size, before, optimized, plan, time } = result;
+    let graph = &optimized.graph;
+    let (params, macs) = counts(graph);
+    writeln!(
+        out,
+        "{} at {size}x{size}: {} M parameters, {} GMACs; {before} operators became {} in {:.2} s",
+        graph.name,
+        millions(params),
+        giga(macs),
+        graph.nodes.len(),
+        time.as_secs_f64(),
+    )?;
+    for remark in &optimized.remarks {
+        writeln!(out, "  {remark}")?;
+    }
+    writeln!(out, "  {}", plan.summary())
+}
+
+fn as_json(result: &Compiled) -> serde_json::Value {
+    let Compiled { size, before, optimized, plan, time } = result;
+    let (params, macs) = counts(&optimized.graph);
+    json!({
+        "model": optimized.graph.name,
+        "img_size": size,
+        "param_count": params,
+        "macs": macs,
+        "operators_captured": before,
+        "operators": optimized.graph.nodes.len(),
+        "remarks": optimized.remarks.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "steps": plan.steps().len(),
+        "planned_memory_bytes": plan.memory_bytes(),
+        "packed_weight_bytes": plan.weight_bytes(),
+        "compile_seconds": time.as_secs_f64(),
+    })
+}
+
+/// Writes to a temporary name in the same folder, then renames.
+fn write(path: &Path, content: &[u8]) -> anyhow::Result<()> {
+    let temporary = path.with_extension("partial");
+    let result = std::fs::write(&temporary, content).and_then(|()| std::fs::rename(&temporary, path));
+    if result.is_err() {
+        // The error is what matters; the leftover may not even exist.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    result.with_context(|| path.display().to_string())
+}

@@ -1,0 +1,5 @@
+//! Running a plan.
+
+mod session;
+
+pub use session::{Outputs, Session, StepTime};

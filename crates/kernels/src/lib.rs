@@ -1,0 +1,54 @@
+//! CPU kernels for ConvNets: checked, safe functions over slices.
+//!
+//! Feature maps are channels last ([`Map`]) in `f32` or [`Bf16`]. A kernel is built once from a description, which is
+//! where shapes are checked and weights are packed, and then run many times on slices, whose lengths are checked. The
+//! level of vector instructions is detected, never assumed ([`Isa`]).
+//!
+//! This is the only crate of the workspace with unsafe code. It knows no graph and no file.
+
+mod activation;
+mod arena;
+mod attention;
+mod conv;
+mod cpu;
+mod element;
+mod elementwise;
+mod error;
+mod layout;
+mod loops;
+mod map;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod pointwise;
+mod pool;
+mod pooling;
+mod portable;
+pub mod reference;
+pub mod roofline;
+mod simd;
+mod work;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub use activation::Activation;
+pub use attention::{Gate, GateIo, Softmax, SplitAttention, SplitIo};
+pub use arena::{Line, Views, as_bf16, as_bf16_mut, as_f32, as_f32_mut};
+#[cfg(target_arch = "x86_64")]
+#[doc(hidden)]
+pub use conv::amx::Amx;
+#[doc(hidden)]
+pub use conv::winograd::{Tile, Winograd, prof_take};
+#[doc(hidden)]
+pub use conv::depthwise::Depthwise;
+pub use conv::{Conv, ConvIo, ConvSpec, Method};
+pub use cpu::{Isa, Level};
+pub use element::{Bf16, DType, Element};
+pub use elementwise::{Activate, Affine, Binary, Map2, Operand, Side};
+pub use error::KernelError;
+pub use layout::{CopyMap, FillHalo, FromNchw, SpaceToDepth, ToNchw};
+pub use map::{Halo, Map, Part};
+pub use pooling::{AvgPool, BlurPool, GlobalPool, MaxPool, PoolSpec};
+pub use pool::{Pool, allowed_cores, pin_to, share};
+#[cfg(target_arch = "x86_64")]
+#[doc(hidden)]
+pub use x86::amx::TileProbe;

@@ -1,0 +1,61 @@
+//! The inner loops of the memory-bound kernels for each format.
+//!
+//! A generic function is compiled in the crate that names its types, with that crate's optimisation level. These are
+//! methods of the formats themselves, so that they are compiled here, once, with this crate's.
+
+use crate::attention::WeighSplits;
+use crate::conv::depthwise;
+use crate::layout::{Gather, Scatter, Spans};
+use crate::pointwise::Run;
+use crate::pooling::{Add, Blur, Windowed};
+use crate::{Bf16, Isa};
+
+/// # Safety
+///
+/// What the fields of the loops promise holds.
+#[expect(clippy::missing_safety_doc, reason = "one contract for all functions, stated above")]
+pub trait Loops: Sized {
+    unsafe fn pointwise(isa: Isa, run: Run<Self>);
+    unsafe fn weigh_splits(isa: Isa, run: WeighSplits<Self>);
+    unsafe fn largest(isa: Isa, run: Windowed<'_, Self, true>);
+    unsafe fn mean(isa: Isa, run: Windowed<'_, Self, false>);
+    unsafe fn add(isa: Isa, run: Add<Self>);
+    unsafe fn blur(isa: Isa, run: Blur<Self>);
+    unsafe fn gather(isa: Isa, run: Gather<Self>);
+    unsafe fn scatter(isa: Isa, run: Scatter<Self>);
+    unsafe fn to_f32s(isa: Isa, run: Spans<Self, f32>);
+    unsafe fn to_bf16s(isa: Isa, run: Spans<Self, Bf16>);
+    unsafe fn depthwise(isa: Isa, run: depthwise::Row<'_, Self>);
+}
+
+macro_rules! loops {
+    ($type:ty: $($name:ident($run:ty))*) => {
+        impl Loops for $type {
+            $(
+                #[inline(never)]
+                unsafe fn $name(isa: Isa, run: $run) {
+                    // SAFETY: the same contract.
+                    unsafe { isa.call(run) }
+                }
+            )*
+        }
+    };
+    ($($type:ty)*) => {
+        $(loops! {
+            $type:
+            pointwise(Run<Self>)
+            weigh_splits(WeighSplits<Self>)
+            largest(Windowed<'_, Self, true>)
+            mean(Windowed<'_, Self, false>)
+            add(Add<Self>)
+            blur(Blur<Self>)
+            gather(Gather<Self>)
+            scatter(Scatter<Self>)
+            to_f32s(Spans<Self, f32>)
+            to_bf16s(Spans<Self, Bf16>)
+            depthwise(depthwise::Row<'_, Self>)
+        })*
+    };
+}
+
+loops!(f32 Bf16);

@@ -1,0 +1,12 @@
+//! Pooling: windows, the whole map, and anti-aliased halving.
+
+mod blur;
+mod global;
+mod window;
+
+pub(crate) use blur::Blur;
+pub use blur::BlurPool;
+pub(crate) use global::Add;
+pub use global::GlobalPool;
+pub(crate) use window::Windowed;
+pub use window::{AvgPool, MaxPool, PoolSpec};
