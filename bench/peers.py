@@ -7,6 +7,7 @@
 import argparse
 import contextlib
 import datetime
+import fcntl
 import json
 import os
 import pathlib
@@ -82,6 +83,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--no-cardinal", action="store_true", help="the peers alone")
     p.add_argument("--force-bf16", action="store_true", help="bf16 where the CPU has to emulate it: a test, no contest")
     p.add_argument("--json", type=pathlib.Path, metavar="FILE", help="raw results (bench/results/DATE-CPU.json)")
+    p.add_argument("--lock", type=pathlib.Path, metavar="FILE",
+                   help="hold this file's lock (flock) while measuring, to take turns with other benchmarks")
     p.add_argument("--install", action="store_true", help="first install bench/requirements.txt into bench/.venv")
     return p
 
@@ -226,24 +229,40 @@ class Bench:
 
     def trial(self, worker) -> float:
         """Images per second in a short run."""
-        return worker.go(max(1.0, self.options.seconds / 2)).median
+        with self.turn():
+            return worker.go(max(1.0, self.options.seconds / 2)).median
+
+    @contextlib.contextmanager
+    def turn(self):
+        """Holds the lock of --lock, if there is one, for a trial or a round."""
+        if self.options.lock is None:
+            yield
+            return
+        with self.options.lock.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def rounds(self, results: dict, running: dict) -> dict:
         """Slices of each runner, in alternation; a runner that fails is out, with its reason in `results`."""
         slices = {name: [] for name in running}
         for index in range(self.options.rounds):
             # Every other round backwards, so that no runner always follows the same one.
-            for name in list(running)[:: -1 if index % 2 else 1]:
-                if "reason" in results[name]:
-                    continue
-                try:
-                    slices[name].append(self.slice(running[name]))
-                except CannotRun as error:
-                    results[name]["reason"] = str(error)
-                    say(f"  {name}: {error}")
+            order = list(running)[:: -1 if index % 2 else 1]
+            with self.turn():
+                for name in order:
+                    if "reason" not in results[name]:
+                        self.add_slice(name, results, running, slices)
             say(f"  round {index + 1} of {self.options.rounds}: " + ", ".join(
                 f"{name} {report.number(done[-1].median)}" for name, done in slices.items() if done))
         return slices
+
+    def add_slice(self, name: str, results: dict, running: dict, slices: dict) -> None:
+        """Measures one runner once."""
+        try:
+            slices[name].append(self.slice(running[name]))
+        except CannotRun as error:
+            results[name]["reason"] = str(error)
+            say(f"  {name}: {error}")
 
     def slice(self, runner):
         """One slice of one runner, with what the whole machine did meanwhile on our cores."""
@@ -263,7 +282,8 @@ class Bench:
                 continue
             result.update(report.summary(slices[name]))
             if name == OURS:
-                result.update(peak_run=runner.peak, answers=runner.answers)
+                result.update(runner.memory(), answers=runner.answers)
+                result["load_seconds"] = runner.answers[-1].get("compile_seconds")
             else:
                 result.update(peak_run=runner.peak_run(), images_per_step=runner.images,
                               steps=[piece.steps for piece in slices[name]])

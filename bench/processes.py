@@ -18,6 +18,7 @@ from report import one_line
 
 START_TIMEOUT = 1200  # seconds: torch.compile with max-autotune is the slow one
 SLICE_GRACE = 180  # seconds beyond those asked for: a step of a slow peer may be long
+CLOSE_TIMEOUT = 10  # seconds for a worker to end by itself
 
 
 class CannotRun(Exception):
@@ -71,16 +72,16 @@ class Worker:
         self.log = CACHE / "logs" / f"{name}.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.buffer = b""
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log.open("wb"), process_group=0,
-            env=environment(threads), bufsize=0)
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                                            process_group=0, env=environment(threads), bufsize=0)
 
     def wait_ready(self) -> dict:
         """Waits until the worker is loaded and warm. Returns its facts, peak memory of loading included."""
         facts = self.answer("ready", START_TIMEOUT)
+        self.images = facts.pop("images")
         facts["peak_load"] = machine.memory_bytes(self.process.pid, "VmHWM")
         machine.reset_peak(self.process.pid)
-        self.images = facts["images"]
         self.signal(signal.SIGSTOP)
         return facts
 
@@ -113,7 +114,7 @@ class Worker:
         message = json.loads(line) if line else {"event": "cannot", "reason": self.last_words()}
         if message["event"] != event:
             raise CannotRun(one_line(message.get("reason", f"unexpected answer {line!r}")))
-        return message
+        return {key: value for key, value in message.items() if key != "event"}
 
     def read_line(self, timeout: float) -> str:
         """The next line that the worker prints; empty when it ended."""
@@ -148,7 +149,7 @@ class Worker:
         self.process.stdin.close()
         self.signal(signal.SIGCONT)
         try:
-            self.process.wait(timeout=10)
+            self.process.wait(timeout=CLOSE_TIMEOUT)
         except subprocess.TimeoutExpired:
             pass
         self.signal(signal.SIGKILL)
@@ -201,7 +202,7 @@ class Cardinal:
         self.command = [
             str(binary), "bench", "--model", job.model, "--batch", str(job.batch), "--size", str(job.size),
             "--dtype", job.dtype, "--threads", str(job.threads), "--path", "compiled", "--json"]
-        self.peak = 0
+        self.peak_process = 0
         self.answers: list[dict] = []
 
     def go(self, seconds: float) -> Slice:
@@ -217,11 +218,16 @@ class Cardinal:
                 complaints.seek(0)
                 lines = complaints.read().strip().splitlines() or [f"exit status {process.returncode}"]
                 raise CannotRun(one_line(lines[0]))
-        self.peak = max(self.peak, usage.ru_maxrss * 1024)
+        self.peak_process = max(self.peak_process, usage.ru_maxrss * 1024)
         answer = self.check(printed)
         self.answers.append(answer)
         return Slice(answer["infer_samples_per_sec"], answer["infer_samples_per_sec_best"], None,
                      usage.ru_utime + usage.ru_stime)
+
+    def memory(self) -> dict:
+        """Peak memory from the building of the network on, as the command tells it, and of the whole process."""
+        told = [answer["peak_memory_bytes"] for answer in self.answers if answer.get("peak_memory_bytes")]
+        return {"peak_run": max(told, default=self.peak_process), "peak_load": self.peak_process}
 
     def check(self, printed: str) -> dict:
         """The one object that the command printed, if it measured this job."""

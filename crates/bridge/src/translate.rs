@@ -400,7 +400,9 @@ fn scalar(value: ScalarIr) -> f32 {
 /// Burn's name of an operation: the innermost variant's, without its fields.
 fn first_word(operation: &impl std::fmt::Debug) -> String {
     let text = format!("{operation:?}");
+    // `Float(Sin(UnaryOpIr { .. }))`: the variant stands before the last parenthesis.
     let head = text.split("OpIr").next().unwrap_or_default();
-    let word = head.rsplit(['(', ' ']).next().filter(|word| !word.is_empty());
+    let variant = head.rsplit_once('(').map_or(head, |(variants, _)| variants);
+    let word = variant.rsplit(['(', ' ']).next().filter(|word| !word.is_empty());
     format!("Burn's `{}`", word.unwrap_or("operation"))
 }

@@ -1,6 +1,6 @@
 //! Times Winograd convolutions: effective GFLOP/s (those of the definition) and their ratio to the FMA peak.
 //!
-//! `winograd_bench [seconds per case] [filter]`
+//! `winograd_bench [seconds per case] [filter]`; `TILE=2` takes the smaller tile.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement for a person")]
 
 use cardinal_kernels::*;
@@ -43,7 +43,9 @@ fn main() {
                     pooled: groups > 1,
                 };
                 let weight = vec![0.01; spec.weights()];
+                let t = Instant::now();
                 let conv = Winograd::with_tile(&spec, tile, &weight, Some(&vec![0.1; outputs]), isa).unwrap();
+                let packed = t.elapsed().as_secs_f64();
                 let mut scratch = vec![Line::ZERO; conv.scratch(threads)];
                 let input = vec![0.5; images * spec.input.image()];
                 let mut output = vec![0.0; images * spec.output.image()];
@@ -52,8 +54,8 @@ fn main() {
                 // Between two calls of one image the weights leave the cache, as they do in a network; maps and
                 // scratch memory do not.
                 let mut flush = vec![1u8; if images == 1 { 96 << 20 } else { 1 }];
-                let mut times = Vec::new(); let mut best_prof = [1 << 50; 3];
-                let (start, mut best_peak) = (Instant::now(), f64::MAX);
+                let (mut times, mut peak) = (Vec::new(), 0.0_f64);
+                let start = Instant::now();
                 while start.elapsed().as_secs_f64() < seconds || times.len() < 3 {
                     flush.iter_mut().step_by(64).for_each(|x| *x = x.wrapping_add(1));
                     if images == 1 {
@@ -61,23 +63,30 @@ fn main() {
                         scratch.fill(Line::ZERO);
                         std::hint::black_box(input.iter().sum::<f32>());
                     }
+                    let io = ConvIo {
+                        input: &input,
+                        output: &mut output,
+                        residual: None,
+                        pooled: Some(&mut pooled),
+                        scratch: &mut scratch,
+                    };
                     let t = Instant::now();
-                    let io = ConvIo { input: &input, output: &mut output, residual: None, pooled: Some(&mut pooled), scratch: &mut scratch };
-                    let _ = prof_take();
                     conv.run(pool, &part, io).unwrap();
                     times.push(t.elapsed().as_secs_f64());
-                    let p = prof_take(); if best_prof.iter().sum::<u64>() > p.iter().sum::<u64>() { best_prof = p; }
-                    best_peak = best_peak.min(1.0 / fma_peak(isa, pool));
+                    peak = peak.max(fma_peak(isa, pool));
                 }
                 times.sort_by(f64::total_cmp);
                 let flop = 2.0 * (images * spec.macs()) as f64;
-                let (best, median) = (flop / times[0] * 1e-9, flop / times[times.len() / 2] * 1e-9);
-                let peak = 1.0 / best_peak;
-                let sum: u64 = best_prof.iter().sum(); let pr = best_prof.map(|x| x * 100 / sum);
-                let tiles = images * size.div_ceil(4).pow(2) * 36; let gemm_ideal = 2e-9 * (tiles * inputs * outputs / groups) as f64 / (1.0 / best_peak);
-                print!("in cold {} hot {} | ", best_prof[0]/11/ best_prof[2].max(1), best_prof[1]/best_prof[2].max(1)); print!("{pr:?} gemm eff {:.2} | ", gemm_ideal / (times[0] * best_prof[1] as f64 / sum as f64));
-                println!("{threads}t b{images:<2} {name:13} best {best:6.0} median {median:6.0} GFLOP/s, {:.2} and {:.2} of the peak {peak:.0}; {:.3} ms, U {:.1} MB",
-                    best / peak, median / peak, times[0] * 1e3, conv.packed_bytes() as f64 * 1e-6);
+                let [best, median] = [times[0], times[times.len() / 2]].map(|t| flop / t * 1e-9);
+                println!(
+                    "{threads}t b{images:<2} {name:13} best {best:4.0} median {median:4.0} GFLOP/s, {:.2} and {:.2} \
+                     of the peak {peak:.0}; {:.3} ms, expected {:.3}; weights {:.1} MB, packed in {packed:.3} s",
+                    best / peak,
+                    median / peak,
+                    times[0] * 1e3,
+                    Winograd::cost(&spec, tile, images, threads, isa) * 1e3,
+                    conv.packed_bytes() as f64 * 1e-6
+                );
             }
         }
     }

@@ -37,7 +37,7 @@ pub use arena::{Line, Views, as_bf16, as_bf16_mut, as_f32, as_f32_mut};
 #[doc(hidden)]
 pub use conv::amx::Amx;
 #[doc(hidden)]
-pub use conv::winograd::{Tile, Winograd, prof_take};
+pub use conv::winograd::{Tile, Winograd};
 #[doc(hidden)]
 pub use conv::depthwise::Depthwise;
 pub use conv::{Conv, ConvIo, ConvSpec, Method};

@@ -9,7 +9,7 @@ use std::ptr::null;
 
 /// How two numbers become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Combine {
+pub(crate) enum Combine {
     /// `x`.
     First,
     Add,

@@ -62,11 +62,11 @@ impl Case {
         let mut random = Random(seed);
         let needed = [spec.output.h + 2 - spec.padding[0], spec.output.w + 2 - spec.padding[1]];
         let input = images(&spec.input, spec.padding, needed, count, &mut random);
-        let residual =
-            spec.residual.map(|map| images(&map, [0, 0], [map.h, map.w], count, &mut random));
+        let residual = spec.residual.map(|map| images(&map, [0, 0], [map.h, map.w], count, &mut random));
         let weight = random.normals(spec.weights());
         let bias = with_bias.then(|| random.normals(spec.output.c));
-        let mut case = Self { spec, tile, count, weight, bias, input, residual, expected: vec![], magnitude: 0.0 };
+        let mut case =
+            Self { spec, tile, count, weight, bias, input, residual, expected: vec![], magnitude: 0.0 };
         case.define();
         case
     }
@@ -74,31 +74,36 @@ impl Case {
     fn define(&mut self) {
         let ConvSpec { input, output, padding, .. } = self.spec;
         let (inputs, outputs) = (self.spec.group_inputs(), self.spec.group_outputs());
-        for image in 0..self.count {
-            for y in 0..output.h as isize {
-                for x in 0..output.w as isize {
-                    for c in 0..output.c {
-                        let mut sum = self.bias.as_ref().map_or(0.0, |bias| f64::from(bias[c]));
-                        let mut magnitude = sum.abs();
-                        for tap in 0..9 {
-                            let (v, u) = (tap / 3, tap % 3);
-                            let (v_in, u_in) = (y + v as isize - padding[0] as isize, x + u as isize - padding[1] as isize);
-                            let at = image * input.image() + input.at(v_in, u_in) + c / outputs * inputs;
-                            for i in 0..inputs {
-                                let product =
-                                    f64::from(self.input[at + i]) * f64::from(self.weight[(c * inputs + i) * 9 + tap]);
-                                sum += product;
-                                magnitude += product.abs();
-                            }
-                        }
-                        if let (Some(map), Some(residual)) = (self.spec.residual, &self.residual) {
-                            sum += f64::from(residual[image * map.image() + map.at(y, x) + c]);
-                        }
-                        self.magnitude = self.magnitude.max(magnitude);
-                        self.expected.push(activation(self.spec.activation, sum));
-                    }
+        // By tap, so that both operands of a product are contiguous.
+        let mut weight = vec![0.0; self.weight.len()];
+        for (i, w) in self.weight.iter().enumerate() {
+            let (pair, tap) = (i / 9, i % 9);
+            weight[(pair / inputs * 9 + tap) * inputs + pair % inputs] = *w;
+        }
+        let positions = (0..self.count * output.h * output.w * output.c).map(|i| {
+            let (pixel, c) = (i / output.c, i % output.c);
+            let (row, x) = (pixel / output.w, pixel % output.w);
+            (row / output.h, (row % output.h) as isize, x as isize, c)
+        });
+        for (image, y, x, c) in positions {
+            let mut sum = self.bias.as_ref().map_or(0.0, |bias| f64::from(bias[c]));
+            let mut magnitude = sum.abs();
+            for tap in 0..9 {
+                let (v, u) = (y + tap / 3 - padding[0] as isize, x + tap % 3 - padding[1] as isize);
+                let pixel =
+                    &self.input[image * input.image() + input.at(v, u) + c / outputs * inputs..][..inputs];
+                let weight = &weight[(c * 9 + tap as usize) * inputs..][..inputs];
+                for (a, b) in pixel.iter().zip(weight) {
+                    let product = f64::from(*a) * f64::from(*b);
+                    sum += product;
+                    magnitude += product.abs();
                 }
             }
+            if let (Some(map), Some(residual)) = (self.spec.residual, &self.residual) {
+                sum += f64::from(residual[image * map.image() + map.at(y, x) + c]);
+            }
+            self.magnitude = self.magnitude.max(magnitude);
+            self.expected.push(activation(self.spec.activation, sum));
         }
     }
 
@@ -137,7 +142,10 @@ impl Case {
                     found.extend(all[at..at + map.c].iter().map(|&x| f64::from(x)));
                 }
             }
-            assert!(all.iter().zip(touched).all(|(x, touched)| touched || x.is_nan()), "the halo was written");
+            assert!(
+                all.iter().zip(touched).all(|(x, touched)| touched || x.is_nan()),
+                "the halo was written"
+            );
         }
         (found, pooled[1..].to_vec())
     }
@@ -274,15 +282,20 @@ fn is_accurate_at_the_sizes_of_networks() {
     ];
     for (mut spec, count) in cases {
         spec.pooled = true;
+        let mut case = Case::new(spec.clone(), Tile::Two, count, true, 7);
         for tile in [Tile::Two, Tile::Four] {
-            let case = Case::new(spec.clone(), tile, count, true, 7);
+            case.tile = tile;
             for &isa in Isa::available() {
                 let (found, _) = case.run(isa, &pools()[1], &[0..spec.output.h]);
                 let error = case.error(&found);
                 let (map, inputs) = (spec.output, spec.group_inputs());
-                println!("{isa}, {tile:?}: {inputs} -> {} in {} groups @{}: {error:.2e}", map.c, spec.groups, map.h);
-                // A direct sum of this length has about 1e-6; F(4x4) doubles to triples that.
-                assert!(error <= 5e-6);
+                println!(
+                    "{isa}, {tile:?}: {inputs} -> {} in {} groups @{}: {error:.2e}",
+                    map.c, spec.groups, map.h
+                );
+                // Sums of up to 4608 products, each rounded: about 7e-7 after the exact transforms of F(2x2), and
+                // three times that after those of F(4x4), whose sums are larger than their results.
+                assert!(error <= if tile == Tile::Two { 1.5e-6 } else { 3e-6 });
             }
         }
     }
@@ -320,7 +333,7 @@ fn refuses_what_it_cannot_do() {
     let conv = Winograd::new(&good, &weight, None, isa).unwrap();
     let (input, mut output) = (vec![0.0; good.input.image()], vec![0.0; good.output.image()]);
     let mut scratch = vec![Line::ZERO; conv.scratch(1)];
-    let mut run = |input: &[f32], output: &mut [f32], scratch: &mut [Line], rows| {
+    let run = |input: &[f32], output: &mut [f32], scratch: &mut [Line], rows| {
         let io = ConvIo { input, output, residual: None, pooled: None, scratch };
         conv.run(&pools()[0], &Part { images: 1, rows }, io)
     };

@@ -4,13 +4,16 @@
 //! A graph is captured for a batch of one and holds for any batch: the first size of every value that depends on an
 //! input is the batch, and is 1 here ([`Graph::batch`] says whether a file fixes it).
 
+mod analysis;
 mod file;
 mod op;
 mod prune;
 mod shape;
+mod svg;
 mod text;
 mod verify;
 
+pub use analysis::{Analysis, Cost, Row};
 pub use file::Package;
 pub use op::{Binary, Conv2d, Op, Padding, Unary, Window};
 

@@ -67,9 +67,9 @@ fn average(window: &Window, count_padding: bool, zeros: Padding) -> Result<Windo
         return Err("which last windows it keeps depends on what is padding");
     }
     let padding = sum(window.padding, zeros)?;
-    let reach = [window.kernel[0], window.kernel[1], window.kernel[0], window.kernel[1]];
-    if padding.iter().zip(reach).any(|(&size, kernel)| size >= kernel) {
-        return Err("a window would lie outside the map");
+    let half = [window.kernel[0] / 2, window.kernel[1] / 2, window.kernel[0] / 2, window.kernel[1] / 2];
+    if padding.iter().zip(half).any(|(&size, half)| size > half) {
+        return Err("padding may be half of a window at most");
     }
     Ok(Window { padding, ..window.clone() })
 }

@@ -295,7 +295,7 @@ fn zeros_that_are_not_padding_stay() {
             "merge_pads: max_pool stays: the zeros before it are candidates for the maximum, padding is not",
             "merge_pads: avg_pool stays: which last windows it keeps depends on what is padding",
             "merge_pads: avg_pool stays: the zeros before it count in its mean, its own padding does not",
-            "merge_pads: avg_pool stays: a window would lie outside the map",
+            "merge_pads: avg_pool stays: padding may be half of a window at most",
         ],
     );
 }

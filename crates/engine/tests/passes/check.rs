@@ -6,7 +6,7 @@ use cardinal_engine::reference::{Tensor, evaluate};
 
 /// `text` through one pass: the text after it, and the reasons for what stays. The numbers are checked on the way.
 #[track_caller]
-pub fn run(pass: &str, text: &str) -> (String, Vec<String>) {
+pub(crate) fn run(pass: &str, text: &str) -> (String, Vec<String>) {
     let pass = PASSES.iter().chain(LAST).find(|candidate| candidate.name == pass).unwrap();
     let before = Graph::parse(text).unwrap();
     let after = pass.apply(before.clone()).unwrap();
@@ -16,13 +16,13 @@ pub fn run(pass: &str, text: &str) -> (String, Vec<String>) {
 
 /// Checks one pass: text in, text out.
 #[track_caller]
-pub fn check(pass: &str, before: &str, after: &str) {
+pub(crate) fn check(pass: &str, before: &str, after: &str) {
     assert_eq!(run(pass, before).0, dedent(after));
 }
 
 /// Checks that a pass leaves a graph alone and says why.
 #[track_caller]
-pub fn check_stays(pass: &str, text: &str, reasons: &[&str]) {
+pub(crate) fn check_stays(pass: &str, text: &str, reasons: &[&str]) {
     let (after, missed) = run(pass, text);
     assert_eq!(nodes(&after), nodes(&Graph::parse(text).unwrap().to_text()));
     assert_eq!(missed, reasons);
@@ -31,7 +31,7 @@ pub fn check_stays(pass: &str, text: &str, reasons: &[&str]) {
 /// Checks all passes together: the nodes that they leave, and the reasons for what was not fused. A second time they
 /// change nothing.
 #[track_caller]
-pub fn check_network(text: &str, expected: &str, reasons: &[&str]) {
+pub(crate) fn check_network(text: &str, expected: &str, reasons: &[&str]) {
     let before = Graph::parse(text).unwrap();
     let after = optimize(before.clone()).unwrap();
     assert_same_results(&before, &after.graph);
@@ -54,7 +54,7 @@ fn assert_same_results(before: &Graph, after: &Graph) {
 
 /// The largest distance between the outputs of two graphs, for two images, as a share of the largest of `values` in the
 /// first one.
-pub fn difference(before: &Graph, after: &Graph, values: &[ValueId]) -> f64 {
+pub(crate) fn difference(before: &Graph, after: &Graph, values: &[ValueId]) -> f64 {
     let inputs: Vec<Tensor> = before.inputs.iter().map(|&id| input(before.shape(id))).collect();
     let norm =
         |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
@@ -98,23 +98,23 @@ fn dedent(text: &str) -> String {
 }
 
 /// The constants of a convolution without bias, `[outputs, inputs, rows, columns]`.
-pub fn conv(name: &str, shape: [usize; 4]) -> String {
+pub(crate) fn conv(name: &str, shape: [usize; 4]) -> String {
     format!("const @{name}.weight {shape:?}\n")
 }
 
 /// The constants of a convolution with bias.
-pub fn conv_bias(name: &str, shape: [usize; 4]) -> String {
+pub(crate) fn conv_bias(name: &str, shape: [usize; 4]) -> String {
     format!("{}const @{name}.bias [{}]\n", conv(name, shape), shape[0])
 }
 
 /// The constants of a batch norm.
-pub fn norm(name: &str, channels: usize) -> String {
+pub(crate) fn norm(name: &str, channels: usize) -> String {
     let parameters = ["weight", "bias", "running_mean", "running_var"];
     parameters.iter().map(|parameter| format!("const @{name}.{parameter} [{channels}]\n")).collect()
 }
 
 /// A node: the norm `name` of `x`.
-pub fn activated_norm(result: &str, x: &str, name: &str, slope: f32) -> String {
+pub(crate) fn activated_norm(result: &str, x: &str, name: &str, slope: f32) -> String {
     let parameters = format!("@{name}.weight, @{name}.bias, @{name}.running_mean, @{name}.running_var");
     format!("{result} = activated_norm({x}, {parameters}) slope={slope} # {name}\n")
 }

@@ -114,19 +114,19 @@ impl Builder {
     }
 
     fn conv(&mut self, x: ValueId, c: usize, a: u8, b: u8) {
-        let kernel = if a % 2 == 0 { 1 } else { 3 };
+        let kernel = if a % 2 == 1 { 3 } else { 1 };
         let groups = if a % 8 < 6 { 1 } else { c };
-        let outputs = if b % 2 == 0 { c } else { 4 };
+        let outputs = if b % 2 == 1 { 4 } else { c };
         let outputs = if groups == 1 { outputs } else { c };
         let bound = 1.0 / ((c / groups * kernel * kernel) as f32).sqrt();
         let mut inputs =
             vec![x, self.constant("weight", &[outputs, c / groups, kernel, kernel], -bound, bound)];
-        let bias = b % 3 == 0;
+        let bias = b % 3 == 1;
         if bias {
             inputs.push(self.constant("bias", &[outputs], -1.0, 1.0));
         }
         let stride = [1 + usize::from(a) / 16 % 2; 2];
-        let padding = if a / 32 % 2 == 0 { [kernel / 2; 4] } else { [0; 4] };
+        let padding = if a / 32 % 2 == 1 { [0; 4] } else { [kernel / 2; 4] };
         self.push(Op::Conv2d(Conv2d { stride, padding, groups, bias, ..Conv2d::plain() }), &inputs);
     }
 
@@ -161,11 +161,11 @@ impl Builder {
     fn pool(&mut self, x: ValueId, size: [usize; 2], a: u8, b: u8) {
         let side = 1 + usize::from(a) % 3;
         let kernel = if a > 220 { size } else { [side; 2] };
-        let padding = if b % 2 == 0 && side == 3 { [1; 4] } else { [0; 4] };
+        let padding = if b % 2 == 1 && side == 3 { [1; 4] } else { [0; 4] };
         let stride = [1 + usize::from(b) / 2 % 2; 2];
         let window = Window { kernel, stride, padding, dilation: [1; 2], ceil: b % 8 == 7 };
         let count_padding = b % 16 < 8;
-        self.push(if a % 2 == 0 { Op::MaxPool(window) } else { Op::AvgPool { window, count_padding } }, &[x]);
+        self.push(if a % 2 == 1 { Op::MaxPool(window) } else { Op::AvgPool { window, count_padding } }, &[x]);
     }
 
     fn attention(&mut self, x: ValueId, source: ValueId, c: usize, a: u8) {

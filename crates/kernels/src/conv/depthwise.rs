@@ -195,7 +195,6 @@ impl<T: Element> Kernel for Row<'_, T> {
                 (5, 1) => self.outputs::<S, 5, 1>(),
                 (5, 2) => self.outputs::<S, 5, 2>(),
                 (7, 1) => self.outputs::<S, 7, 1>(),
-                (7, 2) => self.outputs::<S, 7, 2>(),
                 _ => self.outputs::<S, 0, 0>(),
             }
         }

@@ -1,9 +1,12 @@
 //! The ways to compute a convolution behind one type.
 
+#[cfg(target_arch = "x86_64")]
+use super::amx::Amx;
+use super::depthwise::Depthwise;
 use super::direct::Direct;
 use super::winograd::Winograd;
-use super::{CONV, ConvIo, ConvSpec};
-use crate::{DType, Element, Isa, KernelError, Part, Pool};
+use super::{CONV, ConvIo, ConvSpec, cost};
+use crate::{Bf16, DType, Element, Isa, KernelError, Level, Part, Pool};
 use std::fmt;
 
 /// A way to compute a convolution.
@@ -13,7 +16,7 @@ pub enum Method {
     Direct,
     /// Fewer multiplications, less exact: `f32`, 3x3, stride 1.
     Winograd,
-    /// One input and one output per group.
+    /// One input per group.
     Depthwise,
     /// Tile products of bf16.
     Amx,
@@ -31,6 +34,19 @@ impl Method {
             Self::Winograd => "winograd",
             Self::Depthwise => "depthwise",
             Self::Amx => "amx",
+        }
+    }
+
+    /// Whether it can compute `spec`, which is consistent.
+    fn can(self, spec: &ConvSpec, dtype: DType, isa: Isa) -> bool {
+        match self {
+            Self::Direct => true,
+            Self::Winograd => dtype == DType::F32 && Winograd::supports(spec),
+            Self::Depthwise => Depthwise::supports(spec),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => dtype == DType::Bf16 && isa.level() == Level::Amx && Amx::supports(spec),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Amx => false,
         }
     }
 }
@@ -53,6 +69,22 @@ pub struct Conv {
 enum Packed {
     Direct(Direct),
     Winograd(Winograd),
+    Depthwise(Depthwise),
+    #[cfg(target_arch = "x86_64")]
+    Amx(Amx),
+}
+
+/// The same expression for whichever it is.
+macro_rules! each {
+    ($packed:expr, $conv:ident => $value:expr) => {
+        match $packed {
+            Packed::Direct($conv) => $value,
+            Packed::Winograd($conv) => $value,
+            Packed::Depthwise($conv) => $value,
+            #[cfg(target_arch = "x86_64")]
+            Packed::Amx($conv) => $value,
+        }
+    };
 }
 
 impl Conv {
@@ -71,14 +103,20 @@ impl Conv {
     ) -> Result<Self, KernelError> {
         spec.check()?;
         spec.check_weights(weight, bias)?;
-        if !Self::methods(spec, dtype, isa).contains(&method) {
-            let reason = format!("{method} cannot compute this in {} on {isa}", dtype.name());
-            return Err(KernelError::spec(CONV, reason));
+        let cannot = || {
+            KernelError::spec(CONV, format!("{method} cannot compute this in {} on {isa}", dtype.name()))
+        };
+        if !method.can(spec, dtype, isa) {
+            return Err(cannot());
         }
         let packed = match method {
             Method::Direct => Packed::Direct(Direct::new(spec, weight, bias, dtype, isa)?),
             Method::Winograd => Packed::Winograd(Winograd::new(spec, weight, bias, isa)?),
-            Method::Depthwise | Method::Amx => return Err(KernelError::spec(CONV, "not there")),
+            Method::Depthwise => Packed::Depthwise(Depthwise::new(spec, weight, bias, dtype, isa)?),
+            #[cfg(target_arch = "x86_64")]
+            Method::Amx => Packed::Amx(Amx::new(spec, weight, bias, isa)?),
+            #[cfg(not(target_arch = "x86_64"))]
+            Method::Amx => return Err(cannot()),
         };
         Ok(Self { dtype, isa, packed })
     }
@@ -86,23 +124,18 @@ impl Conv {
     /// The methods that can compute `spec` in `dtype` on `isa`; none if it contradicts itself.
     #[must_use]
     pub fn methods(spec: &ConvSpec, dtype: DType, isa: Isa) -> Vec<Method> {
-        let able = |method| match method {
-            Method::Direct => true,
-            Method::Winograd => dtype == DType::F32 && Winograd::supports(spec),
-            Method::Depthwise | Method::Amx => false,
-        };
-        let _ = isa;
         if spec.check().is_err() {
             return Vec::new();
         }
-        Method::ALL.into_iter().filter(|&method| able(method)).collect()
+        Method::ALL.into_iter().filter(|method| method.can(spec, dtype, isa)).collect()
     }
 
     /// The method that is likely the fastest for `images` images on `threads` threads.
     #[must_use]
     pub fn choose(spec: &ConvSpec, dtype: DType, isa: Isa, images: usize, threads: usize) -> Method {
-        let _ = (spec, dtype, isa, images, threads);
-        Method::Direct
+        let seconds = |&method: &Method| cost::seconds(spec, dtype, isa, method, images, threads);
+        let methods = Self::methods(spec, dtype, isa);
+        methods.into_iter().min_by(|a, b| seconds(a).total_cmp(&seconds(b))).unwrap_or(Method::Direct)
     }
 
     /// Computes `part`.
@@ -115,19 +148,37 @@ impl Conv {
             let reason = format!("built for {}, called with {}", self.dtype.name(), T::DTYPE.name());
             return Err(KernelError::spec(CONV, reason));
         }
+        // Generic code is compiled by the crate that calls it, with that crate's settings; the kernels are not.
+        match T::DTYPE {
+            DType::F32 => self.run_f32(pool, part, io.cast()?),
+            DType::Bf16 => self.run_bf16(pool, part, io.cast()?),
+        }
+    }
+
+    fn run_f32(&self, pool: &Pool, part: &Part, io: ConvIo<'_, f32>) -> Result<(), KernelError> {
         match &self.packed {
             Packed::Direct(direct) => direct.run(pool, part, io),
-            Packed::Winograd(winograd) => winograd.run(pool, part, io.cast()?),
+            Packed::Winograd(winograd) => winograd.run(pool, part, io),
+            Packed::Depthwise(depthwise) => depthwise.run(pool, part, io),
+            #[cfg(target_arch = "x86_64")]
+            Packed::Amx(_) => Err(KernelError::spec(CONV, "tile products are of bf16")),
+        }
+    }
+
+    fn run_bf16(&self, pool: &Pool, part: &Part, io: ConvIo<'_, Bf16>) -> Result<(), KernelError> {
+        match &self.packed {
+            Packed::Direct(direct) => direct.run(pool, part, io),
+            Packed::Winograd(_) => Err(KernelError::spec(CONV, "winograd is for f32")),
+            Packed::Depthwise(depthwise) => depthwise.run(pool, part, io),
+            #[cfg(target_arch = "x86_64")]
+            Packed::Amx(amx) => amx.run(pool, part, io),
         }
     }
 
     /// Lines of scratch memory for `threads` workers.
     #[must_use]
     pub fn scratch(&self, threads: usize) -> usize {
-        match &self.packed {
-            Packed::Direct(direct) => direct.scratch(threads),
-            Packed::Winograd(winograd) => winograd.scratch(threads),
-        }
+        each!(&self.packed, conv => conv.scratch(threads))
     }
 
     /// How it is computed.
@@ -136,6 +187,9 @@ impl Conv {
         match &self.packed {
             Packed::Direct(_) => Method::Direct,
             Packed::Winograd(_) => Method::Winograd,
+            Packed::Depthwise(_) => Method::Depthwise,
+            #[cfg(target_arch = "x86_64")]
+            Packed::Amx(_) => Method::Amx,
         }
     }
 
@@ -147,17 +201,14 @@ impl Conv {
                 let [rows, width] = direct.tile();
                 format!("direct {rows}x{width} {}", self.isa)
             }
-            Packed::Winograd(_) => format!("winograd {}", self.isa),
+            _ => format!("{} {}", self.method(), self.isa),
         }
     }
 
     /// Bytes of the packed weights.
     #[must_use]
     pub fn packed_bytes(&self) -> usize {
-        match &self.packed {
-            Packed::Direct(direct) => direct.packed_bytes(),
-            Packed::Winograd(winograd) => winograd.packed_bytes(),
-        }
+        each!(&self.packed, conv => conv.packed_bytes())
     }
 }
 
@@ -167,10 +218,13 @@ impl<'a, T: Element> ConvIo<'a, T> {
         if T::DTYPE != U::DTYPE {
             return Err(KernelError::spec(CONV, format!("called with {}", T::DTYPE.name())));
         }
-        // SAFETY of both: `Element` has one type for each `DTYPE`, so `T` is `U`.
-        let shared = |slice: &'a [T]| unsafe { std::slice::from_raw_parts(slice.as_ptr().cast::<U>(), slice.len()) };
-        let unique = |slice: &'a mut [T]| unsafe {
-            std::slice::from_raw_parts_mut(slice.as_mut_ptr().cast::<U>(), slice.len())
+        let shared = |slice: &'a [T]| {
+            // SAFETY: `Element` has one type for each `DTYPE`, so `T` is `U`.
+            unsafe { std::slice::from_raw_parts(slice.as_ptr().cast::<U>(), slice.len()) }
+        };
+        let unique = |slice: &'a mut [T]| {
+            // SAFETY: as above.
+            unsafe { std::slice::from_raw_parts_mut(slice.as_mut_ptr().cast::<U>(), slice.len()) }
         };
         Ok(ConvIo {
             input: shared(self.input),

@@ -2,6 +2,7 @@
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
+mod cost;
 pub(crate) mod depthwise;
 mod direct;
 mod method;

@@ -467,3 +467,68 @@ fn real_tiles_do_what_the_emulated_do() {
         }
     }
 }
+
+#[test]
+#[ignore = "prints plans"]
+fn zz_plans() {
+    let layers: &[(&str, usize, [usize; 2], usize, usize, usize, bool)] = &[
+        ("stem", 224, [3, 64], 7, 2, 1, false),
+        ("64-64", 56, [64, 64], 1, 1, 1, false),
+        ("64-64", 56, [64, 64], 3, 1, 1, false),
+        ("64-256", 56, [64, 256], 1, 1, 1, true),
+        ("256-64", 56, [256, 64], 1, 1, 1, false),
+        ("128", 56, [128, 128], 3, 2, 1, false),
+        ("128", 28, [128, 128], 3, 1, 1, false),
+        ("128-512", 28, [128, 512], 1, 1, 1, true),
+        ("512-128", 28, [512, 128], 1, 1, 1, false),
+        ("256-512s2", 56, [256, 512], 1, 2, 1, false),
+        ("256", 28, [256, 256], 3, 2, 1, false),
+        ("256", 14, [256, 256], 3, 1, 1, false),
+        ("256-1024", 14, [256, 1024], 1, 1, 1, true),
+        ("1024-256", 14, [1024, 256], 1, 1, 1, false),
+        ("512s2", 14, [512, 512], 3, 2, 1, false),
+        ("512", 7, [512, 512], 3, 1, 1, false),
+        ("512-2048", 7, [512, 2048], 1, 1, 1, true),
+        ("2048-512", 7, [2048, 512], 1, 1, 1, false),
+        ("1024-2048", 14, [1024, 2048], 1, 2, 1, false),
+        ("head", 1, [2048, 1000], 1, 1, 1, false),
+        ("st stem", 224, [3, 32], 3, 2, 1, false),
+        ("st stem", 112, [32, 32], 3, 1, 1, false),
+        ("st 64-128", 56, [64, 128], 3, 1, 2, false),
+        ("st 512-1024", 7, [512, 1024], 3, 1, 2, false),
+        ("st 4s2x40d", 56, [80, 320], 3, 1, 8, false),
+        ("t stem", 56, [48, 64], 3, 1, 1, false),
+        ("t l", 56, [76, 76], 3, 1, 1, false),
+        ("t xl", 7, [664, 664], 3, 1, 1, false),
+        ("resnext", 56, [128, 128], 3, 1, 32, false),
+        ("dw", 56, [128, 128], 3, 1, 128, false),
+    ];
+    for &(name, size, [i, o], k, s, g, res) in layers {
+        let output = Map::new(size.div_ceil(s), size.div_ceil(s), o);
+        let spec = ConvSpec {
+            input: Map::new(size, size, i).with_halo(Halo::even(k / 2)),
+            output,
+            kernel: [k; 2],
+            stride: [s; 2],
+            dilation: [1, 1],
+            padding: [k / 2; 2],
+            groups: g,
+            activation: Activation::Relu,
+            residual: res.then_some(output),
+            pooled: false,
+        };
+        let conv = Amx::pack(&spec, &vec![0.0; spec.weights()], None, Isa::best()).unwrap();
+        for images in [1, 16] {
+            let plan = plan(&spec, &conv.steps, images, &(0..output.h));
+            let passes = images.div_ceil(plan.images);
+            let used = (images * output.h * output.w) as f64 / (plan.walk.tiles * 16 * passes) as f64;
+            let cost = Amx::cost(&spec, images, 2);
+            println!(
+                "{name:12}@{size:3} x{images:2}: tiles {:5} of {:2} ({:.0}%) copied {:?} steps {}+{} ({} pieces) merge {} blocks of {} columns {} | {:.1} us {:.2} TF scratch {} KiB",
+                plan.walk.tiles, plan.walk.tile, used * 100.0, plan.copied.as_ref().map(|_| plan.images),
+                conv.steps.direct.len(), conv.steps.gathered, conv.steps.pieces.len(), conv.steps.groups, conv.block_tiles(), conv.by_columns(&plan.walk, 2),
+                cost * 1e6, 2e-12 * (spec.macs() * images) as f64 / cost, conv.scratch(2) / 16
+            );
+        }
+    }
+}

@@ -71,6 +71,12 @@ impl Direct {
         Ok(Self { spec: spec.clone(), dtype, isa, plan, weights, bias: padded, block })
     }
 
+    /// Products of a pixel in vectors, padding included, and elements of the packed weights.
+    pub(crate) fn size(spec: &ConvSpec, dtype: DType, isa: Isa) -> (usize, usize) {
+        let plan = Plan::new(spec, dtype, isa);
+        (plan.vectors(), plan.weights)
+    }
+
     /// Lines of scratch memory for `threads` workers.
     pub(crate) fn scratch(&self, threads: usize) -> usize {
         threads * self.parts().iter().sum::<usize>()

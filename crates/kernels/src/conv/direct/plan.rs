@@ -99,8 +99,6 @@ impl TileShape {
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) tile: TileShape,
-    /// Groups after merging.
-    pub(super) groups: usize,
     pub(super) segments: Vec<Segment>,
     pub(super) slices: Vec<Slice>,
     pub(super) panels: Vec<Panel>,
@@ -133,7 +131,7 @@ impl Plan {
                 weights += depth * vectors * tile.lanes * unit;
             }
         }
-        Self { tile, groups, segments, slices, panels, weights, unit }
+        Self { tile, segments, slices, panels, weights, unit }
     }
 
     /// Multiply-adds per pixel over all panels, counted in vectors: the padding is paid for like the rest.

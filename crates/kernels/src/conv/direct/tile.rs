@@ -9,7 +9,7 @@
 use super::plan::Segment;
 use crate::activation::Activation;
 use crate::simd::{Kernel, Simd};
-use crate::{Bf16, DType, Element};
+use crate::{Bf16, DType, Element, Line};
 
 /// The tiles of one panel and one slice over a block of pixels.
 #[derive(Clone, Copy)]
@@ -88,23 +88,13 @@ impl<T: Element> Tiles<'_, T> {
         // SAFETY: the same contract.
         unsafe {
             if let Some(finish) = &self.finish {
-                finish.expect::<S, R>(pixel);
-            }
-            let mut starts = [self.input; R];
-            for (i, start) in starts.iter_mut().enumerate() {
-                *start = self.input.add(*self.inputs.add(pixel + i));
+                finish.expect::<S, R, V>(pixel);
             }
             let mut acc = match T::DTYPE {
-                DType::F32 => products::<S, R, V>(
-                    starts.map(<*const T>::cast),
-                    self.segments,
-                    self.weights.cast(),
-                ),
-                DType::Bf16 => pair_products::<S, R, V>(
-                    starts.map(<*const T>::cast),
-                    self.segments,
-                    self.weights.cast(),
-                ),
+                DType::F32 => products::<S, R, V>(self.starts(pixel), self.segments, self.weights.cast()),
+                DType::Bf16 => {
+                    pair_products::<S, R, V>(self.starts(pixel), self.segments, self.weights.cast())
+                }
             };
             let sums = self.sums.add(pixel * V * S::LANES);
             if self.add {
@@ -125,6 +115,23 @@ impl<T: Element> Tiles<'_, T> {
                 }
             }
         }
+    }
+}
+
+impl<T: Element> Tiles<'_, T> {
+    /// Where the windows of `R` pixels start, with the type `E` that `T` is.
+    ///
+    /// # Safety
+    ///
+    /// As [`Tiles::tile`].
+    #[inline(always)]
+    unsafe fn starts<E, const R: usize>(&self, pixel: usize) -> [*const E; R] {
+        let mut starts = [self.input.cast(); R];
+        for (i, start) in starts.iter_mut().enumerate() {
+            // SAFETY: the same contract.
+            *start = unsafe { self.input.add(*self.inputs.add(pixel + i)).cast() };
+        }
+        starts
     }
 }
 
@@ -182,17 +189,23 @@ impl<T: Element> Finish<T> {
     ///
     /// As [`Tiles::tile`].
     #[inline(always)]
-    unsafe fn expect<S: Simd, const R: usize>(&self, pixel: usize) {
-        // SAFETY: the same contract; the last channel of the panel is on the next line if the panel is on two.
+    unsafe fn expect<S: Simd, const R: usize, const V: usize>(&self, pixel: usize) {
+        let line = Line::BYTES / size_of::<T>();
+        let lines = const { (V * S::LANES).div_ceil(Line::BYTES / size_of::<T>()) };
+        // SAFETY: the same contract; a pointer that is only asked for need not be valid.
         unsafe {
             for i in 0..R {
                 let to = self.output.add(*self.outputs.add(pixel + i));
-                S::prefetch(to.cast());
-                S::prefetch(to.add(self.width - 1).cast());
-                if let Some(residual) = self.residual {
+                for part in 0..lines {
+                    S::prefetch(to.wrapping_add(part * line).cast());
+                }
+            }
+            if let Some(residual) = self.residual {
+                for i in 0..R {
                     let from = residual.add(*self.residuals.add(pixel + i));
-                    S::prefetch(from.cast());
-                    S::prefetch(from.add(self.width - 1).cast());
+                    for part in 0..lines {
+                        S::prefetch(from.wrapping_add(part * line).cast());
+                    }
                 }
             }
         }
@@ -244,7 +257,8 @@ unsafe fn products<S: Simd, const R: usize, const V: usize>(
     segments: &[Segment],
     mut weights: *const f32,
 ) -> [[S::V; V]; R] {
-    const UNROLL: usize = 8;
+    // With eight, the compiler's order of loads leaves too few registers for the sums.
+    const UNROLL: usize = 4;
     // SAFETY: the same contract.
     unsafe {
         let mut acc = [[S::splat(0.0); V]; R];

@@ -16,6 +16,8 @@
 //! once per block. Where there are many tiles, each worker has its own; where there are few, or `U` is large, the
 //! workers share `V` and divide the panels, so that each weight is read by one of them alone.
 
+mod cost;
+mod pack;
 mod product;
 mod transform;
 
@@ -26,12 +28,6 @@ use product::{Ask, Products, Shape};
 use std::ops::Range;
 use transform::{Input, Layout, Output, Sums};
 
-/// PROF
-pub(super) static PROF: [std::sync::atomic::AtomicU64; 3] = [const { std::sync::atomic::AtomicU64::new(0) }; 3];
-fn tsc() -> u64 { unsafe { core::arch::x86_64::_rdtsc() } }
-fn prof(i: usize, t: u64) -> u64 { let n = tsc(); PROF[i].fetch_add(n - t, std::sync::atomic::Ordering::Relaxed); n }
-/// PROF
-pub fn prof_take() -> [u64; 3] { std::array::from_fn(|i| PROF[i].swap(0, std::sync::atomic::Ordering::Relaxed)) }
 const NAME: &str = "winograd convolution";
 
 /// Outputs per axis of a tile.
@@ -70,14 +66,14 @@ pub struct Winograd {
     blocking: Blocking,
 }
 
-/// How many tiles and panels are worked on at a time.
+/// How many tiles and panels are worked on at a time: measured with 512 KiB of second-level cache.
 #[derive(Clone, Copy, Debug)]
 struct Blocking {
-    /// Tiles of a worker's own block.
+    /// Tiles of a worker's own block. Fewer read the weights more often, more leave the cache.
     own: usize,
     /// Tiles of a block that the workers share.
     shared: usize,
-    /// Panels in a chunk.
+    /// Panels in a chunk: 64 outputs, so that the products of a block stay in the cache and whole lines are written.
     panels: usize,
 }
 
@@ -184,8 +180,8 @@ impl Winograd {
         }
         // SAFETY: this kernel promises nothing.
         let shape = unsafe { isa.call(Ask) };
-        let blocking = Blocking::new(spec, tile, shape);
-        let weight = pack(spec, tile, shape, weight);
+        let blocking = Blocking::new(spec, shape);
+        let weight = pack::pack(spec, tile, shape, weight);
         let (outputs, width) = (spec.group_outputs(), panels(spec, shape) * shape.outputs);
         let mut padded = vec![0.0; spec.groups * width];
         if let Some(bias) = bias {
@@ -268,7 +264,7 @@ impl Winograd {
             pooled.fill(0.0);
         }
         let tiles = part.images * job.per_image;
-        if self.blocking.share(tiles, threads, self.packed_bytes()) {
+        if Blocking::share(tiles, threads) {
             self.run_shared(pool, &job, tiles, as_f32_mut(io.scratch), pooled);
         } else {
             self.run_own(pool, &job, tiles, as_f32_mut(io.scratch), pooled);
@@ -323,7 +319,10 @@ impl Winograd {
                 continue;
             }
             let at = worker * each + v_len + m_len;
-            for (image, at) in [own.start / job.per_image, (own.end - 1) / job.per_image].into_iter().zip([at, at + sums_len]) {
+            for (image, at) in [own.start / job.per_image, (own.end - 1) / job.per_image]
+                .into_iter()
+                .zip([at, at + sums_len])
+            {
                 let outputs = self.spec.output.c;
                 let partial = &scratch[at..at + outputs];
                 pooled[image * outputs..][..outputs].iter_mut().zip(partial).for_each(|(sum, x)| *sum += x);
@@ -382,7 +381,6 @@ impl Winograd {
     unsafe fn input(&self, job: &Job<'_>, tiles: Range<usize>, block: usize, group: usize, v: *mut f32) {
         let channels = self.spec.group_inputs();
         let (channel, layout) = (group * channels, self.v_layout(block));
-        let t = tsc();
         // SAFETY: the same contract.
         unsafe {
             match self.tile {
@@ -390,7 +388,6 @@ impl Winograd {
                 Tile::Four => self.isa.call(Input::<4> { job, tiles, channel, channels, to: v, layout }),
             }
         }
-        prof(0, t);
     }
 
     /// Multiplies a block with these panels of a group and finishes their outputs.
@@ -435,18 +432,33 @@ impl Winograd {
             let tiles = tiles.clone();
             // SAFETY: the weights hold these panels, the rest is the same contract.
             unsafe {
-                let t = tsc();
                 self.isa.call(products);
-                let t = prof(1, t);
                 match self.tile {
                     Tile::Two => {
-                        self.isa.call(Output::<2> { job, tiles, channel, channels, from: m, layout, bias, sums });
+                        self.isa.call(Output::<2> {
+                            job,
+                            tiles,
+                            channel,
+                            channels,
+                            from: m,
+                            layout,
+                            bias,
+                            sums,
+                        });
                     }
                     Tile::Four => {
-                        self.isa.call(Output::<4> { job, tiles, channel, channels, from: m, layout, bias, sums });
+                        self.isa.call(Output::<4> {
+                            job,
+                            tiles,
+                            channel,
+                            channels,
+                            from: m,
+                            layout,
+                            bias,
+                            sums,
+                        });
                     }
                 }
-                prof(2, t);
             }
         }
     }
@@ -457,47 +469,13 @@ fn panels(spec: &ConvSpec, shape: Shape) -> usize {
     spec.group_outputs().div_ceil(shape.outputs)
 }
 
-fn env(name: &str, default: usize) -> usize {
-    std::env::var(name).ok().and_then(|x| x.parse().ok()).unwrap_or(default)
-}
-
 impl Blocking {
-    fn new(spec: &ConvSpec, tile: Tile, shape: Shape) -> Self {
-        let _ = tile;
-        Self {
-            own: env("OWN", 24),
-            shared: env("SHARED", 64),
-            panels: panels(spec, shape).min(env("PANELS", 4)),
-        }
+    fn new(spec: &ConvSpec, shape: Shape) -> Self {
+        Self { own: 24, shared: 48, panels: panels(spec, shape).min((64 / shape.outputs).max(1)) }
     }
 
     /// Whether the workers share their blocks.
-    fn share(self, tiles: usize, threads: usize, weights: usize) -> bool {
-        let _ = (tiles, threads, weights);
-        env("SHARE", 0) == 1
+    fn share(tiles: usize, threads: usize) -> bool {
+        threads > 1 && tiles < threads * 16
     }
-}
-
-/// `U = G g Gᵀ`, in `f64` and then rounded, in the order of [`Winograd::weight`].
-fn pack(spec: &ConvSpec, tile: Tile, shape: Shape, weight: &[f32]) -> Vec<Line> {
-    let (inputs, outputs) = (spec.group_inputs(), spec.group_outputs());
-    let (points, width, side) = (tile.points(), shape.outputs, tile.size() + 2);
-    let panel = points * inputs * width;
-    let count = spec.groups * panels(spec, shape) * panel;
-    let mut lines = vec![Line::ZERO; Line::count(count * size_of::<f32>())];
-    let packed = as_f32_mut(&mut lines);
-    let g = transform::weight_matrix(tile.size());
-    for (index, kernel) in weight[..spec.weights()].chunks_exact(9).enumerate() {
-        let (output, input) = (index / inputs, index % inputs);
-        let (group, output) = (output / outputs, output % outputs);
-        let at = (group * panels(spec, shape) + output / width) * panel + input * width + output % width;
-        for (i, row) in g[..side].iter().enumerate() {
-            let half: [f64; 3] = std::array::from_fn(|x| (0..3).map(|y| row[y] * f64::from(kernel[3 * y + x])).sum());
-            for (j, column) in g[..side].iter().enumerate() {
-                let u: f64 = half.iter().zip(column).map(|(a, b)| a * b).sum();
-                packed[at + (i * side + j) * inputs * width] = u as f32;
-            }
-        }
-    }
-    lines
 }

@@ -1,5 +1,7 @@
 //! The products: for each point a matrix of tiles x inputs times one of inputs x outputs.
 
+#![expect(clippy::needless_range_loop, reason = "indices of rows and vectors, which are also offsets")]
+
 use super::transform::Layout;
 use crate::simd::{Kernel, Simd};
 
@@ -70,26 +72,20 @@ impl Kernel for Products {
                     // SAFETY: the panel, the rows and their products lie in the three blocks, as promised by the
                     // fields.
                     unsafe {
-                        let a = self.v.add(p * self.v_layout.point + rows.start * self.v_layout.tile);
-                        let b = self.u.add((n * self.points + p) * panel);
-                        let c =
-                            self.m.add(p * self.m_layout.point + rows.start * self.m_layout.tile + n * width);
-                        let (k, lda, ldc) = (self.inputs, self.v_layout.tile, self.m_layout.tile);
-                        // What the next products need: the first two parts fetch the next panel, the others some of
-                        // the next point's tiles.
-                        let piece = k * width / 2;
-                        let ahead = if part < 2 {
-                            let next = if n + 1 < self.panels { (n + 1) * self.points + p } else { p + 1 };
-                            self.u.wrapping_add(next * panel + part * piece)
-                        } else {
-                            let nth = n * (parts - 2) + part - 2;
-                            let at = (nth * piece).min(self.v_layout.point);
-                            self.v.wrapping_add((p + 1) * self.v_layout.point + at)
+                        let (v, m) = (self.v_layout, self.m_layout);
+                        let block = Block {
+                            a: self.v.add(p * v.point + rows.start * v.tile),
+                            lda: v.tile,
+                            b: self.u.add((n * self.points + p) * panel),
+                            k: self.inputs,
+                            c: self.m.add(p * m.point + rows.start * m.tile + n * width),
+                            ldc: m.tile,
+                            ahead: self.ahead(p, n, part, parts, panel),
                         };
                         match (max, vectors) {
-                            (6, 2) => rows_up_to_6::<S, 2>(rows.len(), a, lda, b, k, c, ldc, ahead),
-                            (6, 4) => rows_up_to_6::<S, 4>(rows.len(), a, lda, b, k, c, ldc, ahead),
-                            _ => rows_up_to_12::<S, 2>(rows.len(), a, lda, b, k, c, ldc, ahead),
+                            (6, 2) => block.rows_up_to_6::<S, 2>(rows.len()),
+                            (6, 4) => block.rows_up_to_6::<S, 4>(rows.len()),
+                            _ => block.rows_up_to_12::<S, 2>(rows.len()),
                         }
                     }
                 }
@@ -98,26 +94,48 @@ impl Kernel for Products {
     }
 }
 
+impl Products {
+    /// What a part of the rows asks for while it runs, half a panel's bytes: the first two parts the panel that comes
+    /// next, the others tiles of the next point. Both come from beyond the second cache, in pieces too short for the
+    /// processor to notice by itself; without this the products take up to twice the time.
+    #[inline(always)]
+    fn ahead(&self, p: usize, n: usize, part: usize, parts: usize, panel: usize) -> *const f32 {
+        let piece = panel / 2;
+        if part < 2 {
+            let next = if n + 1 < self.panels { (n + 1) * self.points + p } else { p + 1 };
+            self.u.wrapping_add(next * panel + part * piece)
+        } else {
+            let piece = (n * (parts - 2) + part - 2) * piece;
+            self.v.wrapping_add((p + 1) * self.v_layout.point + piece.min(self.v_layout.point))
+        }
+    }
+}
+
+/// Some rows of `a` times one panel `b`.
+struct Block {
+    /// `lda` from one row to the next.
+    a: *const f32,
+    lda: usize,
+    /// `k` rows of a panel.
+    b: *const f32,
+    k: usize,
+    c: *mut f32,
+    ldc: usize,
+    /// Asked for on the way; need not be valid.
+    ahead: *const f32,
+}
+
 macro_rules! by_rows {
     ($name:ident, $($rows:literal)+) => {
         /// # Safety
         ///
-        /// As for [`block`].
+        /// As for [`Block::multiply`].
         #[inline(always)]
-        unsafe fn $name<S: Simd, const N: usize>(
-            rows: usize,
-            a: *const f32,
-            lda: usize,
-            b: *const f32,
-            k: usize,
-            c: *mut f32,
-            ldc: usize,
-            ahead: *const f32,
-        ) {
+        unsafe fn $name<S: Simd, const N: usize>(&self, rows: usize) {
             // SAFETY: the same contract.
             unsafe {
                 match rows {
-                    $($rows => block::<S, $rows, N>(a, lda, b, k, c, ldc, ahead),)+
+                    $($rows => self.multiply::<S, $rows, N>(),)+
                     _ => {}
                 }
             }
@@ -125,46 +143,42 @@ macro_rules! by_rows {
     };
 }
 
-by_rows!(rows_up_to_6, 6 5 4 3 2 1);
-by_rows!(rows_up_to_12, 12 11 10 9 8 7 6 5 4 3 2 1);
+impl Block {
+    by_rows!(rows_up_to_6, 6 5 4 3 2 1);
+    by_rows!(rows_up_to_12, 12 11 10 9 8 7 6 5 4 3 2 1);
 
-/// `c = a b`: `R` rows of `a`, `k` long and `lda` apart, times `k` rows of `N` vectors.
-///
-/// # Safety
-///
-/// The three blocks may be used as described; the processor has the level of `S`.
-#[inline(always)]
-unsafe fn block<S: Simd, const R: usize, const N: usize>(
-    a: *const f32,
-    lda: usize,
-    b: *const f32,
-    k: usize,
-    c: *mut f32,
-    ldc: usize,
-    ahead: *const f32,
-) {
-    // SAFETY: the same contract.
-    unsafe {
-        let mut sums = [[S::splat(0.0); N]; R];
-        let mut i = 0;
-        let mut ahead = ahead.cast::<u8>();
-        while i + 4 <= k {
-            for line in 0..2 * N * S::LANES / 16 {
-                S::prefetch(ahead.wrapping_add(line * 64));
+    /// `c = a b` for `R` rows and panels of `N` vectors.
+    ///
+    /// # Safety
+    ///
+    /// The three blocks may be used as described; the processor has the level of `S`.
+    #[inline(always)]
+    unsafe fn multiply<S: Simd, const R: usize, const N: usize>(&self) {
+        // SAFETY: the same contract.
+        unsafe {
+            let mut sums = [[S::splat(0.0); N]; R];
+            let width = N * S::LANES;
+            let mut ahead = self.ahead.cast::<u8>();
+            let mut i = 0;
+            while i + 4 <= self.k {
+                // Half of what four steps read.
+                for line in 0..2 * width / 16 {
+                    S::prefetch(ahead.wrapping_add(line * 64));
+                }
+                ahead = ahead.wrapping_add(2 * width * size_of::<f32>());
+                for step in i..i + 4 {
+                    add::<S, R, N>(self.a.add(step), self.lda, self.b.add(step * width), &mut sums);
+                }
+                i += 4;
             }
-            ahead = ahead.wrapping_add(2 * N * S::LANES * 4);
-            for step in 0..4 {
-                step_of::<S, R, N>(a.add(i + step), lda, b.add((i + step) * N * S::LANES), &mut sums);
+            while i < self.k {
+                add::<S, R, N>(self.a.add(i), self.lda, self.b.add(i * width), &mut sums);
+                i += 1;
             }
-            i += 4;
-        }
-        while i < k {
-            step_of::<S, R, N>(a.add(i), lda, b.add(i * N * S::LANES), &mut sums);
-            i += 1;
-        }
-        for r in 0..R {
-            for n in 0..N {
-                S::store(c.add(r * ldc + n * S::LANES), sums[r][n]);
+            for r in 0..R {
+                for n in 0..N {
+                    S::store(self.c.add(r * self.ldc + n * S::LANES), sums[r][n]);
+                }
             }
         }
     }
@@ -174,9 +188,9 @@ unsafe fn block<S: Simd, const R: usize, const N: usize>(
 ///
 /// # Safety
 ///
-/// As for [`block`].
+/// As for [`Block::multiply`].
 #[inline(always)]
-unsafe fn step_of<S: Simd, const R: usize, const N: usize>(
+unsafe fn add<S: Simd, const R: usize, const N: usize>(
     a: *const f32,
     lda: usize,
     b: *const f32,

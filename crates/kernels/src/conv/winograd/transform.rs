@@ -5,6 +5,8 @@
 //! those whose matrices are exact in `f32` (squares, cubes and products of short binary fractions), so that input and
 //! output transform fit the weights, which are transformed in `f64`. With fused multiply-add they cost no more.
 
+#![expect(clippy::needless_range_loop, reason = "indices of rows and columns, which are also offsets")]
+
 use super::Job;
 use crate::simd::{Kernel, Simd};
 use std::ops::Range;
@@ -15,6 +17,9 @@ const B: f32 = 1.5;
 
 /// Rows and columns of an input tile that fits every variant.
 pub(super) const MAX: usize = 6;
+
+/// Numbers of a cache line.
+const LINE: usize = 16;
 
 /// `Bᵀ d`: 6 numbers to 6 for `M == 4`, 4 to 4 for `M == 2`.
 ///
@@ -75,11 +80,8 @@ unsafe fn backward<S: Simd, const M: usize>(m: [S::V; MAX]) -> [S::V; 4] {
 
 /// `G`, which takes three weights to `m + 2`: the points' powers over the products of their distances.
 pub(super) fn weight_matrix(m: usize) -> [[f64; 3]; MAX] {
-    let points: &[f64] = if m == 2 {
-        &[0.0, 1.0, -1.0]
-    } else {
-        &[0.0, A as f64, -A as f64, B as f64, -B as f64]
-    };
+    let points: &[f64] =
+        if m == 2 { &[0.0, 1.0, -1.0] } else { &[0.0, A as f64, -A as f64, B as f64, -B as f64] };
     let mut g = [[0.0; 3]; MAX];
     for (i, &p) in points.iter().enumerate() {
         let distances: f64 = points.iter().filter(|&&q| q != p).map(|q| p - q).product();
@@ -104,7 +106,7 @@ impl Layout {
     /// `tiles` rows of `channels`. An odd number of cache lines from one point to the next spreads the points, which
     /// are written at the same time, over all sets of the cache.
     pub(super) fn new(tiles: usize, channels: usize) -> Self {
-        Self { point: ((tiles * channels).div_ceil(16) | 1) * 16, tile: channels }
+        Self { point: ((tiles * channels).div_ceil(LINE) | 1) * LINE, tile: channels }
     }
 }
 
@@ -139,8 +141,8 @@ impl<const M: usize> Kernel for Input<'_, M> {
                 let to = self.to.add(slot * layout.tile);
                 if at.rows == M + 2 && at.columns == M + 2 {
                     while c + S::LANES <= self.channels {
-                        if c % 16 == 77 {
-                            fetch_input::<S, M>(from.add(c), row, width, to.wrapping_add(layout.tile + c), layout.point);
+                        if c % LINE == 0 {
+                            fetch::<S>(from.add(c), row, width, M + 2, M + 2..2 * M + 2);
                         }
                         forward_tile::<S, M>(from.add(c), row, width, to.add(c), layout.point);
                         c += S::LANES;
@@ -157,26 +159,17 @@ impl<const M: usize> Kernel for Input<'_, M> {
     }
 }
 
-/// Asks for what the next tile will touch: its pixels and its place.
+/// Asks for pixels of the next tile: its first `rows` rows and these columns, at the same channels.
 ///
 /// # Safety
 ///
-/// The processor has the level of `S`.
+/// The processor has the level of `S`; the addresses need not be valid.
 #[inline(always)]
-unsafe fn fetch_input<S: Simd, const M: usize>(
-    from: *const f32,
-    row: usize,
-    width: usize,
-    to: *const f32,
-    point: usize,
-) {
-    // SAFETY: the same contract; the addresses need not be valid.
-    unsafe {
-        let _ = (to, point);
-        for i in 0..M + 2 {
-            for j in 2..M + 2 {
-                S::prefetch(from.wrapping_add(i * row + (j + M) * width).cast());
-            }
+unsafe fn fetch<S: Simd>(from: *const f32, row: usize, width: usize, rows: usize, columns: Range<usize>) {
+    for i in 0..rows {
+        for j in columns.clone() {
+            // SAFETY: the same contract.
+            unsafe { S::prefetch(from.wrapping_add(i * row + j * width).cast()) }
         }
     }
 }
@@ -339,20 +332,32 @@ impl<const M: usize> Kernel for Output<'_, M> {
                 }
                 if to.rows == M && to.columns == M {
                     while c + S::LANES <= self.channels {
-                        if c % 16 == 77 {
-                            for i in 0..M {
-                                for j in M..2 * M {
-                                    S::prefetch(to.output.wrapping_add(i * to.output_row + j * width + c).cast());
-                                }
-                            }
+                        if c % LINE == 0 {
+                            fetch::<S>(to.output.add(c), to.output_row, width, M, M..2 * M);
                         }
-                        backward_tile::<S, M, false>(job, from.add(c), layout.point, self.bias.add(c), to, c, S::LANES);
+                        backward_tile::<S, M, false>(
+                            job,
+                            from.add(c),
+                            layout.point,
+                            self.bias.add(c),
+                            to,
+                            c,
+                            S::LANES,
+                        );
                         c += S::LANES;
                     }
                 }
                 while c < self.channels {
                     let count = S::LANES.min(self.channels - c);
-                    backward_tile::<S, M, true>(job, from.add(c), layout.point, self.bias.add(c), to, c, count);
+                    backward_tile::<S, M, true>(
+                        job,
+                        from.add(c),
+                        layout.point,
+                        self.bias.add(c),
+                        to,
+                        c,
+                        count,
+                    );
                     c += S::LANES;
                 }
             }

@@ -1,0 +1,54 @@
+//! What a convolution costs this way, roughly: enough to choose between methods and sizes of tiles.
+
+use super::{Blocking, Tile, Winograd};
+use crate::conv::ConvSpec;
+use crate::{Isa, Level};
+
+/// Vectors of multiply-adds per second and thread, of which the products reach [`REACHED`].
+fn rate(isa: Isa) -> f64 {
+    match isa.level() {
+        Level::Portable => 0.8e9,
+        Level::Neon | Level::Avx2 => 6.3e9,
+        Level::Avx512 | Level::Avx512Bf16 | Level::Amx => 5e9,
+    }
+}
+
+/// Measured on Zen 3: the products' share of the peak once the weights are cached.
+const REACHED: f64 = 0.85;
+
+/// Bytes per second at which weights come from memory: one thread, and several.
+const BANDWIDTH: [f64; 2] = [20e9, 30e9];
+
+impl Tile {
+    /// Seconds to transform one tile and one vector of channels, there and back; most of it waits for memory.
+    fn seconds(self) -> [f64; 2] {
+        match self {
+            Self::Two => [60e-9, 40e-9],
+            Self::Four => [150e-9, 100e-9],
+        }
+    }
+}
+
+impl Winograd {
+    /// Seconds for whole images, with weights that are not in the cache.
+    #[must_use]
+    pub fn cost(spec: &ConvSpec, tile: Tile, images: usize, threads: usize, isa: Isa) -> f64 {
+        // SAFETY: this kernel promises nothing.
+        let shape = unsafe { isa.call(super::Ask) };
+        let threads = threads.max(1);
+        let across = |size: usize| size.div_ceil(tile.size());
+        let tiles = images * across(spec.output.h) * across(spec.output.w);
+        let vectors = |channels: usize| (spec.groups * channels.div_ceil(shape.lanes)) as f64;
+        let [forward, backward] = tile.seconds();
+        let transforms = tiles as f64
+            * (forward * vectors(spec.group_inputs()) + backward * vectors(spec.group_outputs()));
+        let panels = super::panels(spec, shape);
+        let weights = (spec.groups * panels * shape.outputs * spec.group_inputs() * tile.points()) as f64;
+        let products = tiles as f64 * weights / shape.lanes as f64 / rate(isa) / REACHED;
+        // The largest share: of the panels, or of the tiles.
+        let largest = |count: usize| count.div_ceil(threads) as f64 / count.max(1) as f64;
+        let products =
+            products * largest(if Blocking::share(tiles, threads) { spec.groups * panels } else { tiles });
+        products + transforms * largest(tiles) + 4.0 * weights / BANDWIDTH[usize::from(threads > 1)]
+    }
+}
