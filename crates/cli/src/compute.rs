@@ -4,13 +4,15 @@ use crate::exit::Usage;
 use crate::network::Network;
 use anyhow::Context;
 use cardinal_engine::passes::{self, Optimized};
-use cardinal_engine::plan::{Options, Plan};
+use cardinal_engine::graph::Graph;
+use cardinal_engine::plan::{Options, Plan, Tuner};
 use cardinal_engine::run::Session;
 use cardinal_engine::{DType, Isa, Level};
 use cardinal_models::burn::tensor::{Device, Shape, Tensor, TensorData};
 use cardinal_models::{Backbone, Model};
 use clap::ValueEnum;
 use std::num::NonZero;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::{debug, info};
@@ -30,6 +32,10 @@ pub(crate) struct Compute {
     /// Instruction set of the kernels: portable, neon, avx2, avx512, avx512-bf16 or amx [default: the best there is]
     #[arg(long, value_name = "LEVEL", value_parser = level)]
     pub(crate) kernels: Option<Level>,
+    /// Choose kernels by measuring them once on this machine instead of by estimate; the choices are kept in the cache
+    /// folder
+    #[arg(long)]
+    pub(crate) tune: bool,
 }
 
 /// The format of feature maps.
@@ -83,7 +89,7 @@ impl Compute {
         }
         // The graph has the weights from here on, and then the plan.
         drop(network);
-        let plan = Plan::new(&graph, &self.options(batch)?)?;
+        let plan = self.plan(&graph, batch)?;
         drop(graph);
         let compile = start.elapsed();
         info!("{}", plan.summary());
@@ -117,10 +123,30 @@ impl Compute {
         }
     }
 
-    /// The plan that the flags ask for.
-    pub(crate) fn options(&self, batch: usize) -> anyhow::Result<Options> {
+    /// The plan of `graph` for up to `batch` images.
+    pub(crate) fn plan(&self, graph: &Graph, batch: usize) -> anyhow::Result<Plan> {
+        let options = self.options(batch)?;
+        if !self.tune {
+            return Ok(Plan::new(graph, &options)?);
+        }
+        let mut tuner = Tuner::open(&cache_folder()?.join("kernels.tsv"))?;
+        let plan = Plan::tuned(graph, &options, &mut tuner)?;
+        tuner.save()?;
+        Ok(plan)
+    }
+
+    /// The options that the flags ask for.
+    fn options(&self, batch: usize) -> anyhow::Result<Options> {
         Ok(Options { batch, dtype: self.format(), threads: self.threads(), isa: self.isa()? })
     }
+}
+
+/// Where measurements are kept: `$XDG_CACHE_HOME/cardinal`, or `~/.cache/cardinal`.
+fn cache_folder() -> anyhow::Result<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
+    let missing = || Usage("--tune keeps its choices in a folder: set HOME or XDG_CACHE_HOME".into());
+    Ok(cache.ok_or_else(missing)?.join("cardinal"))
 }
 
 /// A network that is ready for images of one size.

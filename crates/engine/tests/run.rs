@@ -84,7 +84,11 @@ fn a_compiled_network_computes_what_the_definition_does() {
                         let expected = evaluate(graph, &[tensor]).unwrap();
                         let found = session.run(&[&x]).unwrap().get(0).to_vec();
                         let error = relative_error(&found, &expected[0].data);
-                        assert!(error < tolerance, "{isa} {} {threads} threads, {images} images: {error}", dtype.name());
+                        assert!(
+                            error < tolerance,
+                            "{isa} {} {threads} threads, {images} images: {error}",
+                            dtype.name()
+                        );
                     }
                 }
             }

@@ -3,6 +3,7 @@ use crate::exit::Usage;
 use crate::network::{Choice, compiled_metadata};
 use crate::output::{giga, millions};
 use anyhow::Context;
+use cardinal_engine::DType;
 use cardinal_engine::graph::{Graph, Package};
 use cardinal_engine::passes::{self, Optimized};
 use cardinal_engine::plan::Plan;
@@ -66,19 +67,18 @@ impl Args {
         }
         let loaded = self.choice.load()?;
         let sizes = if self.size.is_empty() { vec![loaded.preprocessing.size] } else { self.size.clone() };
-        let options = self.compute.options(usize::from(self.batch))?;
         let mut results = Vec::new();
         for size in sizes {
             let start = Instant::now();
             let graph = loaded.network.graph([loaded.network.in_chans(), size, size])?;
             let before = graph.nodes.len();
             let optimized = passes::optimize(graph)?;
-            let plan = Plan::new(&optimized.graph, &options)?;
+            let plan = self.compute.plan(&optimized.graph, usize::from(self.batch))?;
             results.push(Compiled { size, before, optimized, plan, time: start.elapsed() });
         }
         let first = &results[0].optimized.graph;
         if let Some(path) = &self.svg {
-            write(path, first.to_text().as_bytes())?;
+            write(path, first.to_svg().as_bytes())?;
         }
         if let Some(path) = &self.text {
             write(path, first.to_text().as_bytes())?;
@@ -109,7 +109,8 @@ impl Args {
 }
 
 fn counts(graph: &Graph) -> (usize, usize) {
-    (graph.nodes.len(), 0)
+    let total = graph.analyze(DType::F32).total;
+    (total.parameters as usize, total.macs as usize)
 }
 
 fn print(out: &mut impl Write, result: &Compiled) -> std::io::Result<()> {

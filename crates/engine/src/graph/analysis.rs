@@ -199,6 +199,8 @@ impl Graph {
             match key {
                 // They follow from the sizes, or say nothing about what is computed.
                 "padding" | "epsilon" | "shape" => {}
+                "slope" if value == "0" => text += " · relu",
+                "slope" => text += &format!(" · leaky_relu({value})"),
                 "activation" => text += &format!(" · {value}"),
                 "kernel" if !value.starts_with('[') => text += &format!(" {value}×{value}"),
                 _ if value.is_empty() => text += &format!(" · {key}"),

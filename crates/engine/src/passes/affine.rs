@@ -66,7 +66,7 @@ pub(super) fn chain(rw: &Rewrite, place: usize) -> Option<Chain> {
 }
 
 /// What an affine node reads and computes.
-fn affine_of(rw: &Rewrite, node: &Node) -> Option<(ValueId, Affine)> {
+pub(super) fn affine_of(rw: &Rewrite, node: &Node) -> Option<(ValueId, Affine)> {
     let (&first, &output) = (node.inputs.first()?, node.outputs.first()?);
     let channels = *rw.shape(output).get(1)?;
     let uniform = |scale: f32, shift: f32| Affine {

@@ -12,8 +12,13 @@ use cardinal_kernels::Activation;
 use std::ops::Range;
 
 pub(super) fn run(rw: &mut Rewrite, log: &mut Log) -> Result<(), EngineError> {
+    // The parts of a chain that stays: none of them alone fares better.
+    let mut stay = vec![false; rw.places().len()];
     // From the end, so that a chain is met whole and its weights are rounded once.
     for place in rw.places().rev() {
+        if stay[place] {
+            continue;
+        }
         let Some(chain) = affine::chain(rw, place) else { continue };
         match layers(rw, &chain) {
             Ok(layers) => {
@@ -28,6 +33,7 @@ pub(super) fn run(rw: &mut Rewrite, log: &mut Log) -> Result<(), EngineError> {
                     join(rw, &chain)?;
                     log.done("arithmetic per channel into activated norm");
                 }
+                chain.places.iter().for_each(|&place| stay[place] = true);
             }
         }
     }
@@ -142,10 +148,12 @@ fn scaled(rw: &mut Rewrite, mut node: Node, affine: &Affine) -> Result<Node, Eng
     let weight = node.inputs[1];
     if let Some(data) = rw.constant(weight).filter(|_| affine.scale.iter().any(|&s| s != 1.0)) {
         let row = data.len() / affine.scale.len();
-        let rows = data.chunks_exact(row).zip(&affine.scale);
-        let data = rows.flat_map(|(row, s)| row.iter().map(move |&w| (f64::from(w) * s) as f32)).collect();
+        let mut scaled = Vec::with_capacity(data.len());
+        for (row, &s) in data.chunks_exact(row).zip(&affine.scale) {
+            scaled.extend(row.iter().map(|&w| (f64::from(w) * s) as f32));
+        }
         let shape = rw.shape(weight).to_vec();
-        weights::set_weight(rw, &mut node, &shape, data)?;
+        weights::set_weight(rw, &mut node, &shape, scaled)?;
     }
     if old.is_some() || bias.iter().any(|&b| b != 0.0) {
         weights::set_bias(rw, &mut node, bias)?;

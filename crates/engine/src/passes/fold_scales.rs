@@ -13,16 +13,16 @@ pub(super) fn run(rw: &mut Rewrite, log: &mut Log) -> Result<(), EngineError> {
     for place in rw.places() {
         let Some(node) = rw.node(place) else { continue };
         let Some(padded) = is_padded(&node.op) else { continue };
-        let Some((before, _)) = node.inputs.first().and_then(|&x| rw.writer(x)) else { continue };
-        let Some(chain) = affine::chain(rw, before).filter(|chain| chain.affine.slope == 1.0) else {
+        let Some((before, scale)) = node.inputs.first().and_then(|&x| rw.writer(x)) else { continue };
+        if affine::affine_of(rw, scale).is_none_or(|(_, affine)| affine.slope != 1.0) {
             continue;
-        };
-        match refusal(rw, node, &chain, padded) {
-            None => {
+        }
+        match scales(rw, node, before, padded) {
+            Ok(chain) => {
                 fold(rw, place, &chain)?;
                 log.done("scale into the weights after it");
             }
-            Some(reason) => log.missed(rw, before, reason),
+            Err(reason) => log.missed(rw, before, reason),
         }
     }
     Ok(())
@@ -53,21 +53,26 @@ fn is_padded(op: &Op) -> Option<bool> {
     }
 }
 
-fn refusal(rw: &Rewrite, node: &Node, chain: &Chain, padded: bool) -> Option<String> {
-    let Ok(_) = rw.sole_writer(node.inputs[0]) else {
-        return Some(format!("its result is used by more than {}", node.place()));
-    };
-    if padded && chain.affine.shift.iter().any(|&shift| shift != 0.0) {
-        return Some(format!("{} pads with zeros, which its shift would change", node.place()));
-    }
-    if !chain.affine.is_finite() {
-        return Some("its numbers are not finite".into());
+/// The scales and shifts that end at the place `before` and can go into `node`.
+fn scales(rw: &Rewrite, node: &Node, before: usize, padded: bool) -> Result<Chain, String> {
+    if rw.sole_writer(node.inputs[0]).is_err() {
+        return Err(format!("its result is used by more than {}", node.place()));
     }
     if !weights::are_known(rw, node) {
-        return Some(format!("{} computes its weights", node.place()));
+        return Err(format!("{} computes its weights", node.place()));
     }
-    (rw.shape(node.inputs[0]).len() != rw.shape(node.inputs[1]).len())
-        .then(|| format!("{} is not of vectors", node.place()))
+    let vectors = matches!(node.op, Op::Linear { .. }) && rw.shape(node.inputs[0]).len() == 2;
+    if rw.map(node.inputs[0]).is_none() && !vectors {
+        return Err(format!("{} is not of vectors", node.place()));
+    }
+    let chain = affine::chain(rw, before).ok_or("it is no scale")?;
+    if padded && chain.affine.shift.iter().any(|&shift| shift != 0.0) {
+        return Err(format!("{} pads with zeros, which its shift would change", node.place()));
+    }
+    if !chain.affine.is_finite() {
+        return Err("its numbers are not finite".into());
+    }
+    Ok(chain)
 }
 
 /// `w (s x + t) + b = (s w) x + (w t + b)`.

@@ -31,6 +31,9 @@ pub(super) fn run(rw: &mut Rewrite, log: &mut Log) -> Result<(), EngineError> {
     Ok(())
 }
 
+/// Parts that a concatenation is joined to, so that a chain of thousands is not copied thousands of times.
+const MAX_PARTS: usize = 256;
+
 /// An output keeps its node if its name would have to go to a value that has one.
 fn may_replace(rw: &Rewrite, x: ValueId, output: ValueId) -> bool {
     let value = rw.value(x);
@@ -101,7 +104,8 @@ fn join(rw: &Rewrite, node: &Node) -> Option<Node> {
                 _ => vec![*id],
             };
             let inputs: Vec<ValueId> = node.inputs.iter().flat_map(parts).collect();
-            (inputs.len() > node.inputs.len()).then(|| Node { inputs, ..node.clone() })
+            (inputs.len() > node.inputs.len() && inputs.len() <= MAX_PARTS)
+                .then(|| Node { inputs, ..node.clone() })
         }
         Op::Conv2d(_)
         | Op::Linear { .. }

@@ -146,6 +146,15 @@ impl Rewrite {
         Ok(id)
     }
 
+    /// Lets go of a constant's numbers if no node reads them any more: two sets of weights are a lot of memory.
+    pub(super) fn forget(&mut self, id: ValueId) {
+        if self.readers[id.0] == 0
+            && let Source::Constant(constant) = &mut self.graph.values[id.0].source
+        {
+            constant.data = Arc::new([]);
+        }
+    }
+
     /// Adds a value that a node will write.
     pub(super) fn add_value(&mut self, shape: &[usize]) -> ValueId {
         self.writer.push(None);

@@ -37,7 +37,8 @@ pub(super) fn are_known(rw: &Rewrite, node: &Node) -> bool {
     node.inputs.get(1).is_some_and(|&weight| known(weight)) && bias(node).is_none_or(known)
 }
 
-/// Replaces the weight of a layer by one of the same name.
+/// Replaces the weight of a layer by one of the same name. The old one's memory is free if nothing reads it, which the
+/// layer itself does as long as it is in its place.
 pub(super) fn set_weight(
     rw: &mut Rewrite,
     node: &mut Node,
@@ -45,7 +46,8 @@ pub(super) fn set_weight(
     data: Vec<f32>,
 ) -> Result<(), EngineError> {
     let name = rw.value(node.inputs[1]).name.clone();
-    node.inputs[1] = rw.add_constant(name, shape, data)?;
+    let new = rw.add_constant(name, shape, data)?;
+    rw.forget(std::mem::replace(&mut node.inputs[1], new));
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use super::kernel::{Kernel, Side};
 use super::lower::{Buffer, BufferId, Lowered, Task, Work};
+use super::tune::Tuner;
 use crate::EngineError;
 use crate::graph::{self, Graph, Node, Op, Unary, ValueId, Window};
 use cardinal_kernels::{self as k, Activation, Binary, Conv, ConvSpec, DType, Isa, KernelError, Map, PoolSpec};
@@ -28,11 +29,12 @@ pub(super) fn build(
     lowered: &Lowered,
     task: &Task,
     target: &Target,
+    tuner: Option<&mut Tuner>,
 ) -> Result<Built, EngineError> {
     let buffer = |id: &BufferId| lowered.buffers[id.0];
     let reads: Vec<_> = task.reads.iter().map(buffer).collect();
     let writes: Vec<_> = task.writes.iter().map(buffer).collect();
-    let builder = Builder { graph, isa: target.isa, target, reads, writes };
+    let mut builder = Builder { graph, isa: target.isa, target, tuner, reads, writes };
     match task.work {
         Work::Node(index) => {
             let node = &graph.nodes[index];
@@ -74,11 +76,12 @@ struct Builder<'a> {
     graph: &'a Graph,
     isa: Isa,
     target: &'a Target,
+    tuner: Option<&'a mut Tuner>,
     reads: Vec<Buffer>,
     writes: Vec<Buffer>,
 }
 
-impl Builder<'_> {
+impl<'a> Builder<'a> {
     fn built(&self, kernel: Kernel) -> Built {
         Built { kernel, label: self.isa.to_string(), macs: 0 }
     }
@@ -100,7 +103,7 @@ impl Builder<'_> {
         Ok(self.built(kernel))
     }
 
-    fn node(&self, node: &Node) -> Result<Built, Refused> {
+    fn node(&mut self, node: &Node) -> Result<Built, Refused> {
         let isa = self.isa;
         let output = self.writes[0].map;
         // Nodes whose inputs are all constants were refused before; every other reads a buffer.
@@ -160,12 +163,12 @@ impl Builder<'_> {
         Ok(self.built(kernel))
     }
 
-    fn constant(&self, id: ValueId) -> Result<&[f32], Refused> {
+    fn constant(&self, id: ValueId) -> Result<&'a [f32], Refused> {
         let missing = || Refused::Reason("its weights must be constants".into());
         self.graph[id].constant().map(AsRef::as_ref).ok_or_else(missing)
     }
 
-    fn conv(&self, node: &Node, conv: &graph::Conv2d) -> Result<Built, Refused> {
+    fn conv(&mut self, node: &Node, conv: &graph::Conv2d) -> Result<Built, Refused> {
         let [_, _, rows, columns] = *self.graph.shape(node.inputs[1]) else {
             return Err(Refused::Reason("the weight has no rows and columns".into()));
         };
@@ -187,7 +190,7 @@ impl Builder<'_> {
     }
 
     /// A linear layer is a convolution of one pixel.
-    fn linear(&self, node: &Node, bias: bool, activation: Activation) -> Result<Built, Refused> {
+    fn linear(&mut self, node: &Node, bias: bool, activation: Activation) -> Result<Built, Refused> {
         let (input, output) = (self.reads[0].map, self.writes[0].map);
         let spec = ConvSpec {
             input,
@@ -206,9 +209,13 @@ impl Builder<'_> {
         self.packed(&spec, weight, bias)
     }
 
-    fn packed(&self, spec: &ConvSpec, weight: &[f32], bias: Option<&[f32]>) -> Result<Built, Refused> {
+    fn packed(&mut self, spec: &ConvSpec, weight: &[f32], bias: Option<&[f32]>) -> Result<Built, Refused> {
         let (dtype, isa) = (self.reads[0].dtype, self.isa);
-        let method = Conv::choose(spec, dtype, isa, self.target.images, self.target.threads);
+        let Target { images, threads, .. } = *self.target;
+        let method = match &mut self.tuner {
+            Some(tuner) => tuner.choose((spec, weight, bias), dtype, isa, images, threads)?,
+            None => Conv::choose(spec, dtype, isa, images, threads),
+        };
         let conv = Conv::new(spec, weight, bias, dtype, isa, method)?;
         Ok(Built { label: conv.label(), macs: spec.macs(), kernel: Kernel::Conv(Box::new(conv)) })
     }

@@ -39,6 +39,18 @@ impl Caches {
     }
 }
 
+/// The processor's name, model and stepping, as far as the system tells: measurements hold for it alone.
+pub(super) fn cpu() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |key: &str| {
+        let lines = info.lines().filter_map(|line| line.split_once(':'));
+        lines.clone().find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim().to_owned())
+    };
+    let parts = ["model name", "cpu family", "model", "stepping"].map(field);
+    let known: Vec<_> = parts.into_iter().flatten().collect();
+    if known.is_empty() { std::env::consts::ARCH.into() } else { known.join(" ") }
+}
+
 /// `512K` or `32M` in bytes.
 fn parse_size(text: &str) -> Option<usize> {
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));

@@ -7,10 +7,12 @@ mod machine;
 mod memory;
 mod segment;
 mod step;
+mod tune;
 
 pub use machine::Caches;
 pub use segment::Segment;
 pub use step::Step;
+pub use tune::Tuner;
 
 use crate::EngineError;
 use crate::graph::{Batch, Graph};
@@ -67,6 +69,19 @@ impl Plan {
     ///
     /// An operator that the runtime has no kernel for: the error names it and its place.
     pub fn new(graph: &Graph, options: &Options) -> Result<Self, EngineError> {
+        Self::make(graph, options, None)
+    }
+
+    /// The same with kernels chosen by measuring instead of by the cost model. Earlier measurements count.
+    ///
+    /// # Errors
+    ///
+    /// As [`Plan::new`].
+    pub fn tuned(graph: &Graph, options: &Options, tuner: &mut Tuner) -> Result<Self, EngineError> {
+        Self::make(graph, options, Some(tuner))
+    }
+
+    fn make(graph: &Graph, options: &Options, mut tuner: Option<&mut Tuner>) -> Result<Self, EngineError> {
         graph.verify()?;
         let fixed = match graph.batch {
             Batch::Free => None,
@@ -79,7 +94,8 @@ impl Plan {
         for segment in &segments {
             let target = Target { isa: options.isa, threads: options.threads, images: segment.images };
             for index in segment.steps.clone() {
-                built.push(build(graph, &lowered, &lowered.tasks[index], &target)?);
+                let tuner = tuner.as_deref_mut();
+                built.push(build(graph, &lowered, &lowered.tasks[index], &target, tuner)?);
             }
         }
         let uses = uses(&lowered, &segments, options.batch);

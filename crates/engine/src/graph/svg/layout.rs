@@ -10,7 +10,7 @@ use crate::graph::Graph;
 pub(super) const WIDTH: usize = 330;
 pub(super) const HEIGHT: usize = 46;
 const COLUMN: usize = WIDTH + 28;
-const ROW: usize = HEIGHT + 26;
+const ROW: usize = HEIGHT + 22;
 const LANE: usize = 14;
 const MARGIN: usize = 24;
 const TOP: usize = 116;

@@ -10,21 +10,25 @@ use std::fmt::Write;
 /// Characters that fit on a box's second line.
 const LINE: usize = 52;
 
-const STYLE: &str = "\
-:root{--page:#ffffff;--ink:#1c2330;--soft:#667085;--line:#98a2b3;--box:#ffffff;--edge:#d5dae2}
-@media (prefers-color-scheme:dark){\
-:root{--page:#14171d;--ink:#e6e9ef;--soft:#9aa4b5;--line:#6b7689;--box:#1d222b;--edge:#343c4a}}
-text{font-family:system-ui,'Segoe UI',Roboto,Helvetica,Arial,sans-serif;fill:var(--ink,#1c2330);font-size:12px}
-.page{fill:var(--page,#ffffff)}
+// Plain rules, since not every viewer knows variables; the dark ones only replace colours.
+const STYLE: &str = "
+text{font-family:system-ui,'Segoe UI',Roboto,Helvetica,Arial,sans-serif;font-size:12px;fill:#1c2330}
+.page{fill:#ffffff}
 .title{font-size:20px;font-weight:600}
 .path{font-weight:600}
-.soft{fill:var(--soft,#667085)}
-.size{fill:var(--soft,#667085);text-anchor:end;font-variant-numeric:tabular-nums}
-.box{fill:var(--box,#ffffff);stroke:var(--edge,#d5dae2)}
-.wire{fill:none;stroke:var(--line,#98a2b3);stroke-width:1.5}
-.skip{stroke-width:2;stroke:#e0792b}
-.tip{fill:var(--line,#98a2b3)}
+.soft,.size{fill:#5d6778}
+.size{text-anchor:end;font-variant-numeric:tabular-nums}
+.box{fill:#ffffff;stroke:#d5dae2}
+.wire{fill:none;stroke:#98a2b3;stroke-width:1.5}
+.tip{fill:#98a2b3}
+.skip{stroke:#e0792b;stroke-width:2}
 .skip-tip{fill:#e0792b}
+@media (prefers-color-scheme:dark){
+text{fill:#e6e9ef}
+.page{fill:#14171d}
+.soft,.size{fill:#a3adbd}
+.box{fill:#1d222b;stroke:#343c4a}
+}
 ";
 
 impl Graph {

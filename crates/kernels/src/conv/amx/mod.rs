@@ -17,6 +17,7 @@
 //!    means depend on it.
 
 mod epilogue;
+mod plan;
 mod share;
 #[cfg(test)]
 mod software;
@@ -25,27 +26,16 @@ mod steps;
 mod tests;
 mod walk;
 
+use self::plan::Plan;
 use self::share::{BUFFERS, Job, Share};
-use self::steps::{PANEL, Panel, STEP_NS, Steps, TILE_LINES};
-use self::walk::{Copied, View, Walk};
+use self::steps::{PANEL, Panel, Steps, TILE_LINES};
+use self::walk::{Copied, Walk};
 use crate::error::at_least;
 use crate::x86::amx::{Hardware, Tiles};
 use crate::{Bf16, ConvIo, ConvSpec, Isa, KernelError, Level, Line, Part, Pool, share as share_of};
 use std::ops::Range;
 
 const AMX: &str = "convolution on tiles";
-
-/// Weights that may stay in a core's L2 while pixels stream by, and pixels that may while weights do: half of 2 MiB.
-const RESIDENT: usize = 1 << 20;
-/// Memory for gathered steps of a block of pixels.
-const GATHERED: usize = 256 << 10;
-/// A copy of the input is made for maps of at most this width, and of at most this many images and bytes at once.
-const COPY_WIDTH: usize = 12;
-const COPY_IMAGES: usize = 16;
-const COPY_BYTES: usize = 5 << 18;
-/// Bytes per nanosecond that one core reads from beyond its L2, and copies.
-const FAR: f64 = 12.0;
-const COPY: f64 = 8.0;
 
 /// A convolution with packed weights.
 #[derive(Debug)]
@@ -57,15 +47,6 @@ pub struct Amx {
     /// 32 numbers for each panel.
     bias: Vec<f32>,
     isa: Isa,
-}
-
-/// How one call goes.
-#[derive(Debug)]
-struct Plan {
-    walk: Walk,
-    copied: Option<Copied>,
-    /// Images of one pass over the weights.
-    images: usize,
 }
 
 impl Amx {
@@ -132,13 +113,11 @@ impl Amx {
     #[must_use]
     pub fn cost(spec: &ConvSpec, images: usize, threads: usize) -> f64 {
         let steps = Steps::new(spec);
-        let plan = plan(spec, &steps, images.max(1), &(0..spec.output.h));
+        let plan = Plan::new(spec, &steps, images.max(1), &(0..spec.output.h));
         let passes = images.max(1).div_ceil(plan.images);
-        let blocks = (spec.groups / steps.groups) as f64;
-        let panels = blocks * steps.outputs.div_ceil(PANEL) as f64;
-        let tile_ns = blocks * steps.tile_ns() + panels * 20.0;
-        let copy = plan.copied.as_ref().map_or(0.0, |copied| copied.len() as f64 * 2.0 / COPY);
-        let compute = (tile_ns * plan.walk.tiles as f64 + copy) * passes as f64 / threads.max(1) as f64;
+        let panels = (spec.groups / steps.groups * steps.outputs.div_ceil(PANEL)) as f64;
+        let pass_ns = plan.nanoseconds(spec, &steps) + panels * 20.0 * plan.walk.tiles as f64;
+        let compute = pass_ns * passes as f64 / threads.max(1) as f64;
         let maps = spec.input.image() + spec.output.image() * if spec.residual.is_some() { 2 } else { 1 };
         let bytes = (images * maps * 2 + spec.weights() * 2) as f64;
         let bandwidth = match bytes {
@@ -156,7 +135,7 @@ impl Amx {
     }
 
     fn copy_lines(&self) -> usize {
-        let images = copy_images(&self.spec, &self.steps);
+        let images = plan::copy_images(&self.spec, &self.steps);
         if images == 0 {
             return 0;
         }
@@ -171,22 +150,12 @@ impl Amx {
     fn gathered_lines(&self) -> usize {
         match self.steps.gathered {
             0 => 0,
-            gathered => self.block_tiles() * gathered * TILE_LINES + 1,
+            gathered => self.gathered_tiles() * gathered * TILE_LINES + 1,
         }
     }
 
     fn sum_lines(&self) -> usize {
         if self.spec.pooled { Line::count(self.spec.output.c * size_of::<f32>()) } else { 0 }
-    }
-
-    /// The most tiles of a block of pixels.
-    fn block_tiles(&self) -> usize {
-        if size_of_val(&self.weight[..]) <= RESIDENT {
-            return 2;
-        }
-        let bytes = walk::ROWS * self.spec.input.c * self.spec.stride[0] * self.spec.stride[1] * 2;
-        let gathered = GATHERED / (self.steps.gathered * TILE_LINES * Line::BYTES).max(1);
-        (RESIDENT * 3 / 4 / bytes).min(gathered).clamp(2, share::SPOTS) / 2 * 2
     }
 
     fn run_on<T: Tiles>(
@@ -207,7 +176,7 @@ impl Amx {
         {
             pooled[..means].fill(0.0);
         }
-        let plan = plan(&self.spec, &self.steps, part.images, &part.rows);
+        let plan = Plan::new(&self.spec, &self.steps, part.images, &part.rows);
         for first in (0..part.images).step_by(plan.images) {
             let images = plan.images.min(part.images - first);
             self.pass::<T>(pool, first..first + images, &part.rows, &plan, &mut io);
@@ -240,7 +209,7 @@ impl Amx {
         let plan = if images.len() == plan.images {
             plan
         } else {
-            smaller = plan_pass(spec, images.len(), rows, plan.copied.is_some());
+            smaller = Plan::of_pass(spec, images.len(), rows, plan.copied.is_some());
             &smaller
         };
         let input = match &plan.copied {
@@ -262,8 +231,7 @@ impl Amx {
                 .and_then(|map| io.residual.map(|residual| residual[images.start * map.image()..].as_ptr())),
             pooled: pooled.map(|pooled| pooled[images.start * spec.output.c..].as_mut_ptr()),
             scratch: scratch.as_mut_ptr(),
-            block_tiles: self.block_tiles(),
-            by_columns: self.by_columns(&plan.walk, threads),
+            split: self.split(plan, threads),
             threads,
         };
         pool.run(|worker| {
@@ -288,54 +256,4 @@ impl Amx {
         }
         table
     }
-
-    /// Whether workers share the panels, each with all pixels, instead of the pixels, each with all weights: whichever
-    /// is quicker by the evenness of the shares and what they read.
-    fn by_columns(&self, walk: &Walk, threads: usize) -> bool {
-        if threads == 1 || (self.spec.pooled && walk.view.images > 1) {
-            // Interleaved images would need a sum for each at the ends of the shares.
-            return true;
-        }
-        let parts = threads as f64;
-        let share = |count: usize| count.div_ceil(threads) as f64 / count as f64;
-        let tiles: usize = self.panels.iter().map(Panel::tiles).sum();
-        let compute = (tiles * self.steps.len() * walk.tiles) as f64 * STEP_NS;
-        let pixels = (walk.tiles * walk.tile * walk.spacing * self.spec.stride[0]) as f64 * 2.0;
-        let weights = size_of_val(&self.weight[..]) as f64;
-        let columns = compute * share(self.panels.len()) + (pixels + weights / parts) / FAR;
-        let rows = compute * share(walk.tiles.div_ceil(2)) + (pixels / parts + weights) / FAR;
-        columns < rows
-    }
-}
-
-/// The images that are copied at once; none where a copy cannot pay.
-fn copy_images(spec: &ConvSpec, steps: &Steps) -> usize {
-    if !steps.within_taps || spec.output.w > COPY_WIDTH {
-        return 0;
-    }
-    let one = Copied::new(spec, &(0..spec.output.h), 1).len() * size_of::<Bf16>();
-    (COPY_BYTES / one).min(COPY_IMAGES)
-}
-
-/// The cheaper of reading the input as it lies and copying it.
-fn plan(spec: &ConvSpec, steps: &Steps, images: usize, rows: &Range<usize>) -> Plan {
-    let direct = plan_pass(spec, images, rows, false);
-    let most = copy_images(spec, steps);
-    if most == 0 {
-        return direct;
-    }
-    // Passes of even size.
-    let passes = images.div_ceil(most);
-    let copied = plan_pass(spec, images.div_ceil(passes), rows, true);
-    let tile_ns = steps.tile_ns() * (spec.groups / steps.groups) as f64;
-    let copy_ns = copied.copied.as_ref().map_or(0.0, |copied| copied.len() as f64 * 2.0 / COPY);
-    let copied_ns = (copied.walk.tiles as f64 * tile_ns + copy_ns) * passes as f64;
-    if copied_ns < direct.walk.tiles as f64 * tile_ns { copied } else { direct }
-}
-
-fn plan_pass(spec: &ConvSpec, images: usize, rows: &Range<usize>, copy: bool) -> Plan {
-    let copied = copy.then(|| Copied::new(spec, rows, images));
-    let view = copied.as_ref().map_or_else(|| View::direct(spec, rows.start), Copied::view);
-    let walk = Walk::new(view, rows.len(), spec.output.w, images);
-    Plan { walk, copied, images }
 }

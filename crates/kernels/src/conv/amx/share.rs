@@ -1,6 +1,7 @@
 //! One worker's share of a pass: copies and products.
 
 use super::epilogue::{Pending, Target};
+use super::plan::Split;
 use super::steps::{PANEL, Panel, STEP, TILE, TILE_LINES};
 use super::walk::{Copied, ROWS, Spot, Walk};
 use super::{Amx, share_of};
@@ -34,8 +35,7 @@ pub(super) struct Job<'a> {
     pub(super) pooled: Option<*mut f32>,
     /// `worker_lines` for each worker.
     pub(super) scratch: *mut Line,
-    pub(super) block_tiles: usize,
-    pub(super) by_columns: bool,
+    pub(super) split: Split,
     pub(super) threads: usize,
 }
 
@@ -46,7 +46,7 @@ impl Job<'_> {
     /// The tiles of pixels and the panels of one worker.
     fn share(&self, worker: usize) -> [Range<usize>; 2] {
         let (tiles, panels) = (self.walk.tiles, self.conv.panels.len());
-        if self.by_columns {
+        if self.split.by_columns {
             return [0..tiles, share_of(panels, self.threads, worker)];
         }
         let pairs = share_of(tiles.div_ceil(2), self.threads, worker);
@@ -72,7 +72,7 @@ impl Job<'_> {
     /// The job's pointers are valid, and no worker is at work.
     pub(super) unsafe fn add_sums(&self) {
         let Some(pooled) = self.pooled else { return };
-        if self.by_columns {
+        if self.split.by_columns {
             return;
         }
         let channels = self.conv.spec.output.c;
@@ -151,7 +151,7 @@ impl<'a, T: Tiles> Share<'a, T> {
         let conv = job.conv;
         let [tiles, panels] = job.share(worker);
         let shared =
-            if job.by_columns || tiles.is_empty() { [usize::MAX; 2] } else { job.walk.images(&tiles) };
+            if job.split.by_columns || tiles.is_empty() { [usize::MAX; 2] } else { job.walk.images(&tiles) };
         // SAFETY: the scratch holds `worker_lines` for each worker: buffers, gathered steps, sums.
         unsafe {
             let memory = job.scratch.add(worker * conv.worker_lines());
@@ -173,7 +173,7 @@ impl<T: Tiles> Kernel for Share<'_, T> {
         // SAFETY: the caller promises valid pointers and the level of `S` and `T`; the memory of each call is argued
         // where it is addressed.
         unsafe {
-            if job.pooled.is_some() && !job.by_columns {
+            if job.pooled.is_some() && !job.split.by_columns {
                 self.sums.write_bytes(0, 2 * conv.spec.output.c);
             }
             let mut tiles = T::default();
@@ -184,8 +184,11 @@ impl<T: Tiles> Kernel for Share<'_, T> {
             let mut pending = None;
             let mut flip = 0;
             let mut first = self.tiles.start;
+            // Blocks of even size, and of whole pairs.
+            let blocks = self.tiles.len().div_ceil(job.split.block_tiles);
+            let block_tiles = self.tiles.len().div_ceil(blocks).next_multiple_of(2);
             while first < self.tiles.end {
-                let count = job.block_tiles.min(self.tiles.end - first);
+                let count = block_tiles.min(self.tiles.end - first);
                 for i in 0..count {
                     spots[i] = spot;
                     targets[i] = self.target(spot.at);

@@ -2,6 +2,7 @@
 //! against the definition.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use super::plan::COPY_IMAGES;
 use super::software::Software;
 use super::steps::{Place, Steps};
 use super::walk::{Copied, Spot, View, Walk};
@@ -207,8 +208,10 @@ fn the_layers_of_our_networks_in_small() {
 fn weights_beyond_l2_share_blocks_of_pixels() {
     let mut case = dense(9, 332, 200);
     case.images = 2;
+    case.threads = 1;
     let conv = Amx::pack(&case.spec, &case.weight(), None, Isa::best()).unwrap();
-    assert!(conv.packed_bytes() > RESIDENT && conv.block_tiles() > 2 && conv.steps.gathered > 0);
+    let split = conv.split(&Plan::new(&case.spec, &conv.steps, 2, &(0..9)), 1);
+    assert!(split.block_tiles > 2 && conv.steps.gathered > 0, "{split:?}");
     case.check();
 }
 
@@ -216,7 +219,7 @@ fn weights_beyond_l2_share_blocks_of_pixels() {
 fn more_images_than_one_copy_holds() {
     let mut case = dense(7, 32, 480);
     (case.images, case.spec.pooled) = (COPY_IMAGES * 2 + 1, true);
-    assert!(plan(&case.spec, &Steps::new(&case.spec), case.images, &(0..7)).copied.is_some());
+    assert!(Plan::new(&case.spec, &Steps::new(&case.spec), case.images, &(0..7)).copied.is_some());
     case.check();
 }
 
@@ -519,15 +522,25 @@ fn zz_plans() {
         };
         let conv = Amx::pack(&spec, &vec![0.0; spec.weights()], None, Isa::best()).unwrap();
         for images in [1, 16] {
-            let plan = plan(&spec, &conv.steps, images, &(0..output.h));
+            let plan = Plan::new(&spec, &conv.steps, images, &(0..output.h));
             let passes = images.div_ceil(plan.images);
             let used = (images * output.h * output.w) as f64 / (plan.walk.tiles * 16 * passes) as f64;
             let cost = Amx::cost(&spec, images, 2);
             println!(
                 "{name:12}@{size:3} x{images:2}: tiles {:5} of {:2} ({:.0}%) copied {:?} steps {}+{} ({} pieces) merge {} blocks of {} columns {} | {:.1} us {:.2} TF scratch {} KiB",
-                plan.walk.tiles, plan.walk.tile, used * 100.0, plan.copied.as_ref().map(|_| plan.images),
-                conv.steps.direct.len(), conv.steps.gathered, conv.steps.pieces.len(), conv.steps.groups, conv.block_tiles(), conv.by_columns(&plan.walk, 2),
-                cost * 1e6, 2e-12 * (spec.macs() * images) as f64 / cost, conv.scratch(2) / 16
+                plan.walk.tiles,
+                plan.walk.tile,
+                used * 100.0,
+                plan.copied.as_ref().map(|_| plan.images),
+                conv.steps.direct.len(),
+                conv.steps.gathered,
+                conv.steps.pieces.len(),
+                conv.steps.groups,
+                conv.split(&plan, 2).block_tiles,
+                conv.split(&plan, 2).by_columns,
+                cost * 1e6,
+                2e-12 * (spec.macs() * images) as f64 / cost,
+                conv.scratch(2) / 16
             );
         }
     }

@@ -16,6 +16,9 @@ fn rate(isa: Isa) -> f64 {
 /// Measured on Zen 3: the products' share of the peak once the weights are cached.
 const REACHED: f64 = 0.85;
 
+/// Bytes of maps that stay in the last cache between two layers.
+const CACHE: usize = 16 << 20;
+
 /// Bytes per second at which weights come from memory: one thread, and several.
 const BANDWIDTH: [f64; 2] = [20e9, 30e9];
 
@@ -49,6 +52,9 @@ impl Winograd {
         let largest = |count: usize| count.div_ceil(threads) as f64 / count.max(1) as f64;
         let products =
             products * largest(if Blocking::share(tiles, threads) { spec.groups * panels } else { tiles });
-        products + transforms * largest(tiles) + 4.0 * weights / BANDWIDTH[usize::from(threads > 1)]
+        // Maps that fit the last cache are there already; of others, each line of the output moves twice.
+        let maps = 4 * images * (spec.input.image() + 2 * spec.output.image());
+        let moved = 4.0 * weights + if maps > CACHE { maps as f64 } else { 0.0 };
+        products + transforms * largest(tiles) + moved / BANDWIDTH[usize::from(threads > 1)]
     }
 }
