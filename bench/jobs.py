@@ -66,7 +66,7 @@ class Job:
             parser.add_argument(f"--{field.name}", type=field.type, required=True)
 
     def folder(self, versions: str) -> pathlib.Path:
-        """Where weights, inputs and ONNX files of this network are kept: `versions` of what wrote them keeps them apart."""
+        """Where weights, inputs and ONNX files of this network are kept, for each `versions` of what wrote them."""
         return CACHE / f"{self.model}-{self.size}-{versions}"
 
     def label(self) -> str:

@@ -84,8 +84,8 @@ def load(job: Job, folder: pathlib.Path) -> torch.nn.Module:
 def prepare(job: Job) -> dict:
     """Writes what the peers need to run `job`, unless it is there, and says what and where.
 
-    `model-B.onnx` is the network for batch B, `images-B.f32` its input and `logits-B.f32` PyTorch's f32 output, both raw
-    little-endian floats.
+    `model-B.onnx` is the network for batch B, `images-B.f32` its input and `logits-B.f32` PyTorch's f32 output, both
+    raw little-endian floats.
     """
     folder = job.folder(versions())
     folder.mkdir(parents=True, exist_ok=True)

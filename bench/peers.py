@@ -263,6 +263,7 @@ class Bench:
         except CannotRun as error:
             results[name]["reason"] = str(error)
             say(f"  {name}: {error}")
+            running[name].close()  # it may be running still, having missed its time
 
     def slice(self, runner):
         """One slice of one runner, with what the whole machine did meanwhile on our cores."""

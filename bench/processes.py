@@ -224,6 +224,9 @@ class Cardinal:
         return Slice(answer["infer_samples_per_sec"], answer["infer_samples_per_sec_best"], None,
                      usage.ru_utime + usage.ru_stime)
 
+    def close(self) -> None:
+        """Nothing of ours goes on between the rounds."""
+
     def memory(self) -> dict:
         """Peak memory from the building of the network on, as the command tells it, and of the whole process."""
         told = [answer["peak_memory_bytes"] for answer in self.answers if answer.get("peak_memory_bytes")]
@@ -237,7 +240,8 @@ class Cardinal:
             parameters = answer["param_count"]
             _ = answer["infer_samples_per_sec"], answer["infer_samples_per_sec_best"]
         except (ValueError, TypeError, KeyError) as error:
-            raise CannotRun(one_line(f"cardinal bench --json printed no result: {type(error).__name__} {error}")) from None
+            what = one_line(f"{type(error).__name__} {error}")
+            raise CannotRun(f"cardinal bench --json printed no result: {what}") from None
         if found != (self.job.batch, self.job.size, self.job.dtype, self.job.threads):
             raise CannotRun(f"cardinal measured batch, size, dtype, threads {found}")
         if parameters < 10_000:  # timm's benchmark gives millions

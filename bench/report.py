@@ -145,7 +145,7 @@ def choices(cells: list[dict]) -> list[str]:
 def disturbances(cells: list[dict], limit: float = 0.05) -> list[str]:
     """A line for each job during which other processes took more than `limit` of the cores."""
     return [
-        f"{cell['label']}: other processes or the host took {cell['others_share']:.0%} of the cores' time while we measured"
+        f"{cell['label']}: other processes or the host took {cell['others_share']:.0%} of the cores' time meanwhile"
         for cell in cells if cell["others_share"] > limit
     ]
 
@@ -158,7 +158,8 @@ def text(results: dict) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     parts = [
         f"{machine['cpu']} ({' '.join(machine['flags'])}), {settings['threads']} of {machine['cores']} cores, input "
-        f"{settings['size']}, {settings['rounds']} rounds of {settings['seconds']:g} s; {results['date']}; {versions}.\n"
+        f"{settings['size']}, {settings['rounds']} rounds of {settings['seconds']:g} s; {results['date']}; "
+        f"{versions}.\n"
         "Images per second: median of the rounds (fastest step).",
         speed_table(cells, runners),
         memory_table(cells, runners),

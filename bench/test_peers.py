@@ -23,8 +23,9 @@ from jobs import PEERS, Job, variants
 from processes import CannotRun, Cardinal, Slice, Worker, relative_error
 
 JOB = Job("resnet50", 16, 224, "f32", 2)
-ANSWER = {"model": "resnet50", "infer_samples_per_sec": 20.0, "infer_samples_per_sec_best": 22.0, "infer_batch_size": 16,
-          "infer_img_size": 224, "param_count": 25.557032, "dtype": "f32", "threads": 2, "peak_memory_bytes": 3 << 20}
+ANSWER = {"model": "resnet50", "infer_samples_per_sec": 20.0, "infer_samples_per_sec_best": 22.0,
+          "infer_batch_size": 16, "infer_img_size": 224, "param_count": 25.557032, "dtype": "f32",
+          "threads": 2, "peak_memory_bytes": 3 << 20}
 
 
 def cell(results: dict, label: str = "resnet50 batch 1 f32", share: float = 0.0) -> dict:
@@ -167,7 +168,8 @@ class Ours(unittest.TestCase):
 
     def test_anything_else_is_refused(self):
         wrong = {"[]": "no result", "x": "no result", json.dumps([{}]): "no result",
-                 json.dumps([ANSWER | {"dtype": "bf16"}]): "bf16", json.dumps([ANSWER | {"param_count": 11.0}]): "parameters"}
+                 json.dumps([ANSWER | {"dtype": "bf16"}]): "bf16",
+                 json.dumps([ANSWER | {"param_count": 11.0}]): "parameters"}
         for printed, reason in wrong.items():
             with self.assertRaisesRegex(CannotRun, reason):
                 self.runner.check(printed)
@@ -176,6 +178,86 @@ class Ours(unittest.TestCase):
         self.runner.command = ["sh", "-c", "echo error: no such model >&2; exit 2"]
         with self.assertRaisesRegex(CannotRun, "^error: no such model$"):
             self.runner.go(1.0)
+
+
+    def test_a_round_is_what_the_command_printed(self):
+        self.runner.command = ["sh", "-c", f"echo '{json.dumps([ANSWER])}'"]
+        piece = self.runner.go(1.0)
+        self.assertEqual((piece.median, piece.best, piece.steps), (20.0, 22.0, None))
+        self.assertEqual(self.runner.memory()["peak_run"], 3 << 20)
+        self.assertGreater(self.runner.memory()["peak_load"], 1 << 16)
+
+
+class FakeRunner:
+    """A runner that does 10, 11, 12, ... images per second, and fails after as many slices as it is told."""
+
+    def __init__(self, name: str, log: list, fails_after: int = 99):
+        self.name, self.log, self.left, self.images = name, log, fails_after, 1
+
+    def go(self, _seconds: float) -> Slice:
+        if self.left == 0:
+            raise CannotRun("out of memory")
+        self.left -= 1
+        self.log.append(self.name)
+        return Slice(10.0 + len(self.log), 20.0, [0.1])
+
+    def close(self) -> None:
+        self.log.append(f"{self.name} closed")
+
+    def peak_run(self) -> int:
+        return 1 << 20
+
+
+class Rounds(unittest.TestCase):
+    def bench(self, *arguments: str) -> peers.Bench:
+        options = peers.parser().parse_args(["--no-cardinal", "--peers", "eager,openvino", *arguments])
+        return peers.Bench(options, [0])
+
+    def measure(self, bench: peers.Bench, start) -> dict:
+        files = {"folder": "f", "shape": [1, 3, 8, 8], "parameters": 1}
+        with unittest.mock.patch.object(peers, "ask_python", return_value=files), \
+                unittest.mock.patch.object(peers, "start_worker", start), contextlib.redirect_stderr(io.StringIO()):
+            return bench.measure(Job("m", 1, 8, "f32", 1))
+
+    def test_runners_alternate_and_every_other_round_goes_backwards(self):
+        log = []
+        found = self.measure(self.bench("--rounds", "3"), lambda _python, peer, *_: (FakeRunner(peer, log), {}))
+        self.assertEqual(log[:6], ["eager", "openvino", "openvino", "eager", "eager", "openvino"])
+        self.assertEqual(sorted(log[6:]), ["eager closed", "openvino closed"])
+        self.assertEqual(found["results"]["eager"]["median"], 14.0)
+        self.assertEqual(found["ratio"], {"median_peer": "eager", "best_peer": "eager"})
+
+    def test_a_runner_that_fails_is_listed_and_the_others_go_on(self):
+        log = []
+        start = lambda _python, peer, *_: (FakeRunner(peer, log, 1 if peer == "eager" else 99), {})
+        found = self.measure(self.bench("--rounds", "2"), start)
+        self.assertEqual(found["results"]["eager"]["reason"], "out of memory")
+        self.assertLess(log.index("eager closed"), len(log) - 2)  # at once: it might be running still
+        self.assertEqual(len(found["results"]["openvino"]["steps"]), 2)
+
+    def test_the_fastest_variant_is_kept_and_the_failed_one_named(self):
+        def start(_python, peer, variant, *_):
+            if variant == "split":
+                raise CannotRun("no")
+            log.append(variant)
+            return FakeRunner(variant, log), {}
+
+        log, job = [], Job("m", 4, 8, "f32", 1)
+        with contextlib.ExitStack() as stack, contextlib.redirect_stderr(io.StringIO()), \
+                unittest.mock.patch.object(peers, "start_worker", start):
+            best, facts = self.bench().best_variant("openvino", job, {}, stack)
+            self.assertEqual((best.name, facts["variant"]), ("throughput", "throughput"))
+            self.assertEqual(facts["failed"], {"split": "no"})
+            self.assertIn("latency closed", log)
+            self.assertNotIn("throughput closed", log)
+
+    def test_what_cannot_run_is_known_without_starting_it(self):
+        bench = self.bench()
+        bench.flags, bench.rust_failure = ["avx2"], "cargo is not installed"
+        for peer, dtype, reason in [("rten", "bf16", "no bf16"), ("eager", "bf16", "no bf16 instructions"),
+                                    ("rten", "f32", "cargo is not installed")]:
+            with self.assertRaisesRegex(CannotRun, reason):
+                bench.require(peer, Job("m", 1, 8, dtype, 1))
 
 
 class Protocol(unittest.TestCase):

@@ -284,14 +284,14 @@ def reason(error: Exception) -> str:
 
 
 def private_stdout():
-    """A stream to the parent; all else that is written to stdout from here on, by libraries in C too, goes to stderr."""
+    """A stream to the parent; all else that is written to stdout from here on, by C libraries too, goes to stderr."""
     stream = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     return stream
 
 
 def start(task: Task, peer_name: str, output: pathlib.Path) -> tuple[Peer, dict]:
-    """Loads a peer to its first output, which goes into a file, and warms it up. Returns it with the facts on loading."""
+    """Loads a peer to its first output, which goes into a file, and warms it up. Returns it with facts on loading."""
     peer = PEERS[peer_name](task)
     rss_before_load = machine.memory_bytes("self", "VmRSS")
     before = time.perf_counter()

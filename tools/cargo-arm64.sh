@@ -36,7 +36,8 @@ END
         mv "$D/usr/bin/$t" "$D/usr/bin/$t.bin"
         cat > "$D/usr/bin/$t" <<END
 #!/bin/sh
-exec "$D/usr/lib64/ld-linux-x86-64.so.2" --library-path "$D/usr/lib/x86_64-linux-gnu" "$D/usr/bin/$t.bin" --sysroot "$D/usr" "\$@"
+case " \$* " in *" --sysroot"*) ;; *) set -- --sysroot "$D/usr" "\$@" ;; esac
+exec "$D/usr/lib64/ld-linux-x86-64.so.2" --library-path "$D/usr/lib/x86_64-linux-gnu" "$D/usr/bin/$t.bin" "\$@"
 END
         chmod +x "$D/usr/bin/$t"
     done

@@ -202,7 +202,7 @@ END
 [ -x "$D/bochs" ] || (setup) >&2
 
 exec python3 /dev/fd/3 "$@" 3<<'END'
-import argparse, os, shutil, stat, struct, subprocess, sys, tempfile, time
+import argparse, os, resource, shutil, stat, struct, subprocess, sys, tempfile, time
 HERE = os.environ["CARDINAL_EMU"] + "/x86"
 p = argparse.ArgumentParser(prog="emulate-x86.sh", description="Runs a static x86-64 Linux binary on an emulated Sapphire Rapids.")
 p.add_argument("-e", action="append", default=[], metavar="NAME=VALUE")
@@ -210,7 +210,7 @@ p.add_argument("-f", action="append", default=[], metavar="PATH", help="file or 
 p.add_argument("-C", default="/tmp", metavar="DIR", help="working folder in the guest")
 p.add_argument("-m", type=int, default=2048, metavar="MiB")
 p.add_argument("--cpu", default=os.environ.get("EMU_CPU", "sapphire_rapids"))
-p.add_argument("--ips", type=int, default=200_000_000)
+p.add_argument("--ips", type=int, default=50_000_000)
 p.add_argument("-v", action="store_true", help="kernel messages")
 p.add_argument("binary"); p.add_argument("args", nargs=argparse.REMAINDER)
 a = p.parse_args()
@@ -300,9 +300,11 @@ with os.fdopen(r, "rb", buffering=0) as h:
 pr.wait()
 if code is None:
     sys.stdout.buffer.write(buf + b"\n")
-    print("emulate-x86: the guest ended without an exit code; see", tmp + "/log", file=sys.stderr)
+    print(f"emulate-x86: Bochs ended ({pr.returncode}) before the program did; see {tmp}/log", file=sys.stderr)
     sys.exit(125)
-if a.v: print(f"emulate-x86: {time.time() - t:.1f} s", file=sys.stderr)
+if a.v:
+    cpu = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"{time.time() - t:.1f} s, {cpu.ru_utime + cpu.ru_stime:.1f} s of CPU time", file=sys.stderr)
 shutil.rmtree(tmp)
 sys.exit(code)
 END

@@ -89,7 +89,8 @@ impl Peer for Rten {
     fn run(&mut self) -> anyhow::Result<Vec<f32>> {
         let input = ValueOrView::from(self.input.view());
         let output = self.model.run_one(input, Some(self.options.clone()))?;
-        let output: rten_tensor::Tensor<f32> = output.try_into().map_err(|_| anyhow!("rten: output is not f32"))?;
+        let output: rten_tensor::Tensor<f32> =
+            output.try_into().map_err(|_| anyhow!("rten: output is not f32"))?;
         Ok(output.to_vec())
     }
 }

@@ -81,7 +81,10 @@ fn write_floats(path: &Path, values: &[f32]) -> anyhow::Result<()> {
 /// Memory of this process that is resident now, in bytes.
 fn resident_bytes() -> anyhow::Result<u64> {
     let status = fs::read_to_string("/proc/self/status").context("reading /proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in /proc/self/status")?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .context("no VmRSS in /proc/self/status")?;
     let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().context("VmRSS")?;
     Ok(kib * 1024)
 }

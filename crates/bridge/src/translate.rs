@@ -2,9 +2,9 @@
 
 use crate::capture::{CaptureError, Names};
 use burn::backend::ir::{
-    ActivationOperationIr as Activate, BaseOperationIr as Base, Conv2dOpIr, CustomOpIr, FloatOperationIr as Float,
-    GraphIr, ModuleOperationIr as Layer, NumericOperationIr as Numeric, OperationIr, PadModeIr, ScalarIr, TensorId,
-    TensorIr,
+    ActivationOperationIr as Activate, BaseOperationIr as Base, Conv2dOpIr, CustomOpIr,
+    FloatOperationIr as Float, GraphIr, ModuleOperationIr as Layer, NumericOperationIr as Numeric,
+    OperationIr, PadModeIr, ScalarIr, TensorId, TensorIr,
 };
 use burn::tensor::TensorData;
 use cardinal_engine::Activation;
@@ -108,7 +108,10 @@ impl Translator {
                         let op = tiles([h / rows, w / columns]);
                         self.read_all(op, &[&pool.x], &pool.out)
                     }
-                    _ => Err(self.unsupported(format!("adaptive average pooling of {size:?} to {count:?} pixels"))),
+                    _ => {
+                        Err(self
+                            .unsupported(format!("adaptive average pooling of {size:?} to {count:?} pixels")))
+                    }
                 }
             }
             other => Err(self.unsupported(first_word(other))),
@@ -192,9 +195,15 @@ impl Translator {
             Numeric::Sub(op) => self.read_all(Op::Binary(Binary::Sub), &[&op.lhs, &op.rhs], &op.out),
             Numeric::Mul(op) => self.read_all(Op::Binary(Binary::Mul), &[&op.lhs, &op.rhs], &op.out),
             Numeric::Div(op) => self.read_all(Op::Binary(Binary::Div), &[&op.lhs, &op.rhs], &op.out),
-            Numeric::AddScalar(op) => self.read_all(unary(Unary::AddScalar(scalar(op.rhs))), &[&op.lhs], &op.out),
-            Numeric::SubScalar(op) => self.read_all(unary(Unary::AddScalar(-scalar(op.rhs))), &[&op.lhs], &op.out),
-            Numeric::MulScalar(op) => self.read_all(unary(Unary::MulScalar(scalar(op.rhs))), &[&op.lhs], &op.out),
+            Numeric::AddScalar(op) => {
+                self.read_all(unary(Unary::AddScalar(scalar(op.rhs))), &[&op.lhs], &op.out)
+            }
+            Numeric::SubScalar(op) => {
+                self.read_all(unary(Unary::AddScalar(-scalar(op.rhs))), &[&op.lhs], &op.out)
+            }
+            Numeric::MulScalar(op) => {
+                self.read_all(unary(Unary::MulScalar(scalar(op.rhs))), &[&op.lhs], &op.out)
+            }
             Numeric::DivScalar(op) => {
                 self.read_all(unary(Unary::MulScalar(1.0 / scalar(op.rhs))), &[&op.lhs], &op.out)
             }
@@ -232,7 +241,9 @@ impl Translator {
         match float {
             Float::Matmul(op) => {
                 if op.rhs.shape.num_dims() != 2 || op.lhs.shape.num_dims() != 2 {
-                    return Err(self.unsupported(format!("a product of {:?} and {:?}", op.lhs.shape, op.rhs.shape)));
+                    return Err(
+                        self.unsupported(format!("a product of {:?} and {:?}", op.lhs.shape, op.rhs.shape))
+                    );
                 }
                 let x = self.read(&op.lhs)?;
                 let weight = self.read(&op.rhs)?;
@@ -257,9 +268,7 @@ impl Translator {
                 order.swap(op.dim1, op.dim2);
                 self.read_all(Op::Permute { order }, &[&op.input], &op.out)
             }
-            Base::Permute(op) => {
-                self.read_all(Op::Permute { order: op.axes.clone() }, &[&op.input], &op.out)
-            }
+            Base::Permute(op) => self.read_all(Op::Permute { order: op.axes.clone() }, &[&op.input], &op.out),
             Base::Cat(op) if op.dim == 1 => {
                 let inputs: Vec<_> = op.tensors.iter().collect();
                 self.read_all(Op::Concat, &inputs, &op.out)
@@ -328,7 +337,8 @@ impl Translator {
 
     /// Adds a node, called after the parameters that it reads.
     fn node(&mut self, op: Op, inputs: &[ValueId], out: &TensorIr) -> Done {
-        let parameter = inputs.iter().map(|&id| self.graph[id].name.as_str()).find_map(|n| n.rsplit_once('.'));
+        let parameter =
+            inputs.iter().map(|&id| self.graph[id].name.as_str()).find_map(|n| n.rsplit_once('.'));
         let name = parameter.map_or_else(String::new, |(module, _)| module.into());
         let value = self.graph.push(name, op, inputs)?;
         let expected = out.shape.to_vec();
@@ -362,9 +372,10 @@ impl Translator {
             None => format!("constant_{}", self.graph.values.len()),
         };
         let shape = data.shape().to_vec();
-        let numbers = data.convert::<f32>().try_into_vec::<f32>().map_err(|error| {
-            CaptureError::Record(format!("{name}: {error:?}"))
-        })?;
+        let numbers = data
+            .convert::<f32>()
+            .try_into_vec::<f32>()
+            .map_err(|error| CaptureError::Record(format!("{name}: {error:?}")))?;
         let value = self.graph.constant(name, shape, numbers)?;
         self.values.insert(tensor.id, value);
         Ok(value)

@@ -1,8 +1,8 @@
 //! Networks of the registry: captured, optimized and compiled, against the eager Burn modules, with rule weights.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "errors are shown beside their bounds")]
 
 #[path = "../../models/tests/common/mod.rs"]
-#[allow(dead_code, reason = "other tests use the rest")]
 mod common;
 
 use burn::tensor::{Device, Shape, Tensor, TensorData};
@@ -123,7 +123,8 @@ fn every_network_computes_what_eager_does() {
 #[test]
 fn an_operator_that_the_engine_lacks_is_named_with_its_place() {
     let model = rule_model("resnet18", &ModelOptions::new(), &Device::flex());
-    let error = capture("cut", &model, [1, 3, 32, 32], weights::tensor_names, |model, x| model.forward(x).sin());
+    let error =
+        capture("cut", &model, [1, 3, 32, 32], weights::tensor_names, |model, x| model.forward(x).sin());
     let text = error.unwrap_err().to_string();
     assert!(text.contains("after fc") && text.contains("Sin"), "{text}");
 }

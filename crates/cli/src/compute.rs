@@ -3,8 +3,8 @@
 use crate::exit::Usage;
 use crate::network::Network;
 use anyhow::Context;
-use cardinal_engine::passes::{self, Optimized};
 use cardinal_engine::graph::Graph;
+use cardinal_engine::passes::{self, Optimized};
 use cardinal_engine::plan::{Options, Plan, Tuner};
 use cardinal_engine::run::Session;
 use cardinal_engine::{DType, Isa, Level};

@@ -4,7 +4,8 @@
 pub(crate) fn cpu_name() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |key: &str| {
-        info.lines().find_map(|line| line.split_once(':').filter(|(k, _)| k.trim() == key).map(|(_, v)| v.trim()))
+        info.lines()
+            .find_map(|line| line.split_once(':').filter(|(k, _)| k.trim() == key).map(|(_, v)| v.trim()))
     };
     field("model name").map_or_else(|| format!("{} processor", std::env::consts::ARCH), str::to_owned)
 }

@@ -81,7 +81,8 @@ impl Network {
                     _ => {
                         let sizes: Vec<_> = sizes.iter().map(|size| crate::output::shape(size)).collect();
                         let given = crate::output::shape(shape);
-                        let text = format!("the file was compiled for images of {}, not {given}", sizes.join(", "));
+                        let text =
+                            format!("the file was compiled for images of {}, not {given}", sizes.join(", "));
                         Err(Usage(text).into())
                     }
                 }
@@ -240,7 +241,8 @@ fn read_compiled(path: &Path) -> anyhow::Result<Loaded> {
         Some(text) => serde_json::from_str(text).with_context(bad)?,
         None => HubPreprocessing::default(),
     };
-    let classes = metadata.get(CLASSES).map(|text| serde_json::from_str(text)).transpose().with_context(bad)?;
+    let classes =
+        metadata.get(CLASSES).map(|text| serde_json::from_str(text)).transpose().with_context(bad)?;
     let name = graphs[0].name.clone();
     let base = match registry::find(&name) {
         Ok(variant) => variant.preprocessing(),

@@ -7,8 +7,8 @@
 #![allow(clippy::unwrap_used, reason = "a program for developers")]
 
 use cardinal_kernels::{
-    Activation, Conv, ConvIo, ConvSpec, DType, Element, Halo, Isa, Line, Map, Method, Part, Pool, as_bf16_mut,
-    as_f32_mut, roofline,
+    Activation, Conv, ConvIo, ConvSpec, DType, Element, Halo, Isa, Line, Map, Method, Part, Pool,
+    as_bf16_mut, as_f32_mut, roofline,
 };
 use std::sync::LazyLock;
 use std::time::Instant;
@@ -161,9 +161,13 @@ fn main() {
         for images in [1, 16] {
             for threads in [1, 2] {
                 let mut total: [f64; 3] = [0.0; 3];
-                for (network, rows) in
-                    [("resnet50", RESNET50), ("resnest50", RESNEST50), ("tresnet_m", TRESNET_M), ("cached", CACHED), ("other", OTHERS)]
-                {
+                for (network, rows) in [
+                    ("resnet50", RESNET50),
+                    ("resnest50", RESNEST50),
+                    ("tresnet_m", TRESNET_M),
+                    ("cached", CACHED),
+                    ("other", OTHERS),
+                ] {
                     for row in rows {
                         let &(name, size, [ci, co], k, stride, groups, times) = row;
                         let spec = spec(row);

@@ -17,7 +17,8 @@ struct Bench {
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let seconds = arguments.next().map_or(0.05, |text| text.parse::<f64>().unwrap());
-    let bench = Bench { time: Duration::from_secs_f64(seconds), filter: arguments.next().unwrap_or_default() };
+    let bench =
+        Bench { time: Duration::from_secs_f64(seconds), filter: arguments.next().unwrap_or_default() };
     println!("{}", Isa::best());
     for threads in [1, 2] {
         let pool = Pool::new(threads, true);
@@ -42,7 +43,8 @@ impl Bench {
         let mut to = vec![0_u8; bytes / 2];
         let share = (bytes / 2).div_ceil(pool.threads());
         let copy = self.fastest(&mut || {
-            let parts: Vec<_> = to.chunks_mut(share).zip(from.chunks(share)).map(std::sync::Mutex::new).collect();
+            let parts: Vec<_> =
+                to.chunks_mut(share).zip(from.chunks(share)).map(std::sync::Mutex::new).collect();
             pool.run(|worker| {
                 let mut part = parts[worker].lock().unwrap();
                 let from = part.1;
@@ -73,7 +75,8 @@ impl Bench {
         let part = Part::whole(images, h);
         let below = Part::whole(images, h / 2);
         let full = images * h * w * c * size_of::<T>();
-        let x: Vec<T> = (0..images * map.image()).map(|i| T::from_f32((i % 251) as f32 / 100.0 - 1.2)).collect();
+        let x: Vec<T> =
+            (0..images * map.image()).map(|i| T::from_f32((i % 251) as f32 / 100.0 - 1.2)).collect();
         let z = x.clone();
         let mut y = x.clone();
         let logits = vec![0.3_f32; images * c];
@@ -173,7 +176,7 @@ impl Bench {
                 pooled: false,
             };
             let weight = vec![0.1; spec.weights()];
-            let kernel = Depthwise::new(&spec, &weight, None, T::DTYPE, Isa::best()).unwrap();
+            let kernel = Conv::new(&spec, &weight, None, T::DTYPE, Isa::best(), Method::Depthwise).unwrap();
             let name = format!("depthwise {size}x{size}/{stride}");
             self.case(pool, &name, full + full / (stride * stride), || {
                 let io = ConvIo { input: x, output: &mut *y, residual: None, pooled: None, scratch: &mut [] };

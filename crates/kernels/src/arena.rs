@@ -65,7 +65,7 @@ impl<'a, const OUT: usize> Views<'a, OUT> {
     /// # Errors
     ///
     /// Two ranges overlap or one ends beyond the arena.
-    pub fn new(arena: &'a mut [Line], outputs: [Range<usize>; OUT]) -> Result<Self, KernelError> {
+    pub fn new(arena: &'a mut [Line], outputs: &[Range<usize>; OUT]) -> Result<Self, KernelError> {
         const { assert!(OUT <= 4) }
         let mut order: [usize; OUT] = std::array::from_fn(|i| i);
         order.sort_unstable_by_key(|&i| (outputs[i].start, outputs[i].end));
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn outputs_are_apart_and_inputs_may_coincide() {
         let mut arena = vec![Line::ZERO; 10];
-        let views = Views::new(&mut arena, [6..8, 1..3]).expect("apart");
+        let views = Views::new(&mut arena, &[6..8, 1..3]).expect("apart");
         as_f32_mut(views.outputs[0])[0] = 1.5;
         assert_eq!(views.outputs[1].len(), 2);
         assert_eq!(views.input(3..6).expect("free").len(), 3);
@@ -126,8 +126,8 @@ mod tests {
     #[test]
     fn overlapping_or_outlying_outputs_are_refused() {
         let mut arena = vec![Line::ZERO; 10];
-        assert!(Views::new(&mut arena, [0..3, 2..4]).is_err());
-        assert!(Views::new(&mut arena, [0..3, 3..11]).is_err());
-        assert!(Views::new(&mut arena, [0..3, 3..10]).is_ok());
+        assert!(Views::new(&mut arena, &[0..3, 2..4]).is_err());
+        assert!(Views::new(&mut arena, &[0..3, 3..11]).is_err());
+        assert!(Views::new(&mut arena, &[0..3, 3..10]).is_ok());
     }
 }

@@ -4,7 +4,7 @@
 //! once.
 
 use crate::loops::Loops;
-use crate::pointwise::{Combine, Run, activate, load, store};
+use crate::pointwise::{Combine, Run, STEP, activate, loads, store};
 use crate::simd::{Kernel, Simd};
 use crate::work::{In, Out, Share, Work, check_length, check_map, check_part, check_same};
 use crate::{Activation, Element, Isa, KernelError, Line, Map, Part, Pool, arena, share};
@@ -80,6 +80,7 @@ impl SplitAttention {
     /// # Errors
     ///
     /// A slice is too short.
+    #[expect(clippy::needless_pass_by_value, reason = "the call borrows the output for itself")]
     pub fn run<T: Element>(&self, pool: &Pool, part: &Part, io: SplitIo<'_, T>) -> Result<(), KernelError> {
         let (input, output) = (&self.input, &self.output);
         check_part(SPLIT, part, output.h)?;
@@ -93,27 +94,33 @@ impl SplitAttention {
         work.run(pool, |share| {
             // SAFETY: the scratch memory holds a row for each worker, and there is a row of logits for each image.
             let compute = |image: usize, weights: *mut f32| unsafe {
-                split_weights(self.isa, SplitWeights {
-                    logits: logits.at(image * input.c),
-                    weights,
-                    radix: self.radix,
-                    cardinality: self.cardinality,
-                    group: output.c / self.cardinality,
-                });
+                split_weights(
+                    self.isa,
+                    SplitWeights {
+                        logits: logits.at(image * input.c),
+                        weights,
+                        radix: self.radix,
+                        cardinality: self.cardinality,
+                        group: output.c / self.cardinality,
+                    },
+                );
             };
             weights.for_each(share, compute, |segment, weights| {
                 // SAFETY: the lengths were checked, so every segment lies in both slices, and each is written by one
                 // worker.
                 unsafe {
-                    T::weigh_splits(self.isa, WeighSplits {
-                        x: x.at(segment.start(input)),
-                        y: y.at(segment.start(output)),
-                        weights,
-                        pixels: segment.pixels,
-                        channels: output.c,
-                        radix: self.radix,
-                        activation: self.activation,
-                    });
+                    T::weigh_splits(
+                        self.isa,
+                        WeighSplits {
+                            x: x.at(segment.start(input)),
+                            y: y.at(segment.start(output)),
+                            weights,
+                            pixels: segment.pixels,
+                            channels: output.c,
+                            radix: self.radix,
+                            activation: self.activation,
+                        },
+                    );
                 }
             });
         });
@@ -226,7 +233,7 @@ impl SplitWeights {
     }
 }
 
-/// Neighbouring pixels of a row, four at a time, so that each weight is loaded once for four.
+/// Neighbouring pixels of a row, in the order of memory.
 pub struct WeighSplits<T> {
     x: *const T,
     y: *mut T,
@@ -247,15 +254,20 @@ impl<T: Element> Kernel for WeighSplits<T> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let mut pixel = 0;
-        unsafe {
-            while pixel + 4 <= self.pixels {
-                self.through_channels::<S, 4>(pixel);
-                pixel += 4;
-            }
-            while pixel < self.pixels {
-                self.through_channels::<S, 1>(pixel);
-                pixel += 1;
+        for pixel in 0..self.pixels {
+            let mut k = 0;
+            unsafe {
+                while k + STEP * S::LANES <= self.channels {
+                    self.step::<S, STEP, true>(pixel, k, 0);
+                    k += STEP * S::LANES;
+                }
+                while k + S::LANES <= self.channels {
+                    self.step::<S, 1, true>(pixel, k, 0);
+                    k += S::LANES;
+                }
+                if k < self.channels {
+                    self.step::<S, 1, false>(pixel, k, self.channels - k);
+                }
             }
         }
     }
@@ -263,40 +275,29 @@ impl<T: Element> Kernel for WeighSplits<T> {
 
 #[expect(clippy::undocumented_unsafe_blocks, reason = "one argument for all, above")]
 impl<T: Element> WeighSplits<T> {
-    #[inline(always)]
-    unsafe fn through_channels<S: Simd, const N: usize>(&self, pixel: usize) {
-        let mut k = 0;
-        unsafe {
-            while k + S::LANES <= self.channels {
-                self.step::<S, N, true>(pixel, k, 0);
-                k += S::LANES;
-            }
-            if k < self.channels {
-                self.step::<S, N, false>(pixel, k, self.channels - k);
-            }
-        }
-    }
-
+    /// `N` vectors of channels from `k`; whole ones, or `count` lanes of one.
     #[inline(always)]
     unsafe fn step<S: Simd, const N: usize, const FULL: bool>(&self, pixel: usize, k: usize, count: usize) {
-        let pitch = self.radix * self.channels;
         unsafe {
-            let x = self.x.add(pixel * pitch + k);
-            let weight = load::<S, f32, FULL>(self.weights.add(k), count);
-            let mut v = [weight; N];
+            let mut x = self.x.add(pixel * self.radix * self.channels + k);
+            let mut weights = self.weights.add(k);
+            let mut v = loads::<S, T, N, FULL>(x, count);
+            let weight = loads::<S, f32, N, FULL>(weights, count);
             for i in 0..N {
-                v[i] = S::mul(load::<S, T, FULL>(x.add(i * pitch), count), weight);
+                v[i] = S::mul(v[i], weight[i]);
             }
-            for r in 1..self.radix {
-                let weight = load::<S, f32, FULL>(self.weights.add(r * self.channels + k), count);
+            for _ in 1..self.radix {
+                (x, weights) = (x.add(self.channels), weights.add(self.channels));
+                let weight = loads::<S, f32, N, FULL>(weights, count);
+                let x = loads::<S, T, N, FULL>(x, count);
                 for i in 0..N {
-                    let x = load::<S, T, FULL>(x.add(i * pitch + r * self.channels), count);
-                    v[i] = S::fma(x, weight, v[i]);
+                    v[i] = S::fma(x[i], weight[i], v[i]);
                 }
             }
             v = activate::<S, N>(self.activation, v);
+            let y = self.y.add(pixel * self.channels + k);
             for i in 0..N {
-                store::<S, T, FULL>(self.y.add((pixel + i) * self.channels + k), v[i], count);
+                store::<S, T, FULL>(y.add(i * S::LANES), v[i], count);
             }
         }
     }
@@ -363,6 +364,7 @@ impl Gate {
     /// # Errors
     ///
     /// A slice is too short or missing.
+    #[expect(clippy::needless_pass_by_value, reason = "the call borrows the output for itself")]
     pub fn run<T: Element>(&self, pool: &Pool, part: &Part, io: GateIo<'_, T>) -> Result<(), KernelError> {
         let (output, c) = (&self.output, self.output.c);
         check_part(GATE, part, output.h)?;
@@ -400,13 +402,16 @@ impl Gate {
                 // worker.
                 unsafe {
                     let (x, y) = (x.at(segment.start(&self.input)), y.at(segment.start(output)));
-                    T::pointwise(self.isa, Run {
-                        scale: weights,
-                        other: residual.map_or(null(), |(map, residual)| residual.at(segment.start(map))),
-                        combine: if residual.is_some() { Combine::Add } else { Combine::First },
-                        activation: self.activation,
-                        ..Run::copy(x, y, segment.pixels, c)
-                    });
+                    T::pointwise(
+                        self.isa,
+                        Run {
+                            scale: weights,
+                            other: residual.map_or(null(), |(map, residual)| residual.at(segment.start(map))),
+                            combine: if residual.is_some() { Combine::Add } else { Combine::First },
+                            activation: self.activation,
+                            ..Run::copy(x, y, segment.pixels, c)
+                        },
+                    );
                 }
             });
         });

@@ -140,17 +140,20 @@ impl Map2 {
                 // worker; `others` has a row for each image, or one for all.
                 unsafe {
                     let (x, y) = (x.at(segment.start(&self.first)), output.at(segment.start(&self.output)));
-                    T::pointwise(self.isa, Run {
-                        other: other.map_or(null(), |(map, other)| other.at(segment.start(map))),
-                        others: match &self.second {
-                            Side::Map(_) => null(),
-                            Side::PerImage => others.as_ptr().add(segment.image * self.output.c),
-                            Side::PerChannel(_) | Side::Scalar(_) => others.as_ptr(),
+                    T::pointwise(
+                        self.isa,
+                        Run {
+                            other: other.map_or(null(), |(map, other)| other.at(segment.start(map))),
+                            others: match &self.second {
+                                Side::Map(_) => null(),
+                                Side::PerImage => others.as_ptr().add(segment.image * self.output.c),
+                                Side::PerChannel(_) | Side::Scalar(_) => others.as_ptr(),
+                            },
+                            combine: self.combine,
+                            activation: self.activation,
+                            ..Run::copy(x, y, segment.pixels, self.output.c)
                         },
-                        combine: self.combine,
-                        activation: self.activation,
-                        ..Run::copy(x, y, segment.pixels, self.output.c)
-                    });
+                    );
                 }
             }
         });
@@ -324,12 +327,15 @@ impl Unary {
                 // worker; the caller vouches for the rest.
                 unsafe {
                     let (x, y) = (x.at(segment.start(&self.input)), y.at(segment.start(&self.output)));
-                    T::pointwise(self.isa, Run {
-                        scale: self.scale,
-                        shift: self.shift,
-                        activation: self.activation,
-                        ..Run::copy(x, y, segment.pixels, self.output.c)
-                    });
+                    T::pointwise(
+                        self.isa,
+                        Run {
+                            scale: self.scale,
+                            shift: self.shift,
+                            activation: self.activation,
+                            ..Run::copy(x, y, segment.pixels, self.output.c)
+                        },
+                    );
                 }
             }
         });

@@ -31,15 +31,13 @@ mod work;
 mod x86;
 
 pub use activation::Activation;
-pub use attention::{Gate, GateIo, Softmax, SplitAttention, SplitIo};
 pub use arena::{Line, Views, as_bf16, as_bf16_mut, as_f32, as_f32_mut};
+pub use attention::{Gate, GateIo, Softmax, SplitAttention, SplitIo};
 #[cfg(target_arch = "x86_64")]
 #[doc(hidden)]
 pub use conv::amx::Amx;
 #[doc(hidden)]
 pub use conv::winograd::{Tile, Winograd};
-#[doc(hidden)]
-pub use conv::depthwise::Depthwise;
 pub use conv::{Conv, ConvIo, ConvSpec, Method};
 pub use cpu::{Isa, Level};
 pub use element::{Bf16, DType, Element};
@@ -47,8 +45,8 @@ pub use elementwise::{Activate, Affine, Binary, Map2, Operand, Side};
 pub use error::KernelError;
 pub use layout::{CopyMap, FillHalo, FromNchw, SpaceToDepth, ToNchw};
 pub use map::{Halo, Map, Part};
-pub use pooling::{AvgPool, BlurPool, GlobalPool, MaxPool, PoolSpec};
 pub use pool::{Pool, allowed_cores, pin_to, share};
+pub use pooling::{AvgPool, BlurPool, GlobalPool, MaxPool, PoolSpec};
 #[cfg(target_arch = "x86_64")]
 #[doc(hidden)]
 pub use x86::amx::TileProbe;

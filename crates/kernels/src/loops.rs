@@ -4,7 +4,6 @@
 //! methods of the formats themselves, so that they are compiled here, once, with this crate's.
 
 use crate::attention::WeighSplits;
-use crate::conv::depthwise;
 use crate::layout::{Gather, Scatter, Spans};
 use crate::pointwise::Run;
 use crate::pooling::{Add, Blur, Windowed};
@@ -13,7 +12,6 @@ use crate::{Bf16, Isa};
 /// # Safety
 ///
 /// What the fields of the loops promise holds.
-#[expect(clippy::missing_safety_doc, reason = "one contract for all functions, stated above")]
 pub trait Loops: Sized {
     unsafe fn pointwise(isa: Isa, run: Run<Self>);
     unsafe fn weigh_splits(isa: Isa, run: WeighSplits<Self>);
@@ -25,7 +23,6 @@ pub trait Loops: Sized {
     unsafe fn scatter(isa: Isa, run: Scatter<Self>);
     unsafe fn to_f32s(isa: Isa, run: Spans<Self, f32>);
     unsafe fn to_bf16s(isa: Isa, run: Spans<Self, Bf16>);
-    unsafe fn depthwise(isa: Isa, run: depthwise::Row<'_, Self>);
 }
 
 macro_rules! loops {
@@ -53,7 +50,6 @@ macro_rules! loops {
             scatter(Scatter<Self>)
             to_f32s(Spans<Self, f32>)
             to_bf16s(Spans<Self, Bf16>)
-            depthwise(depthwise::Row<'_, Self>)
         })*
     };
 }

@@ -1,7 +1,8 @@
 //! The loop that element-wise kernels share: `y = activation(combine(x * scale + shift, other))`.
 //!
-//! One call does neighbouring pixels of a row. Without numbers per channel these are one long vector; with them, four
-//! pixels go through the channels together, so that each scale is loaded once for four.
+//! One call does neighbouring pixels of a row, in the order of memory, which the processor's prefetching likes best:
+//! without numbers per channel they are one long pixel, and with them, those are loaded anew for each pixel from the
+//! first cache.
 
 use crate::simd::{Kernel, Simd};
 use crate::{Activation, Element};
@@ -19,8 +20,8 @@ pub(crate) enum Combine {
     Mul,
 }
 
-/// Vectors that one step of the loops computes: enough to hide latencies, few enough for sixteen registers.
-const STEP: usize = 4;
+/// Vectors that one step of a loop computes: enough to hide latencies, few enough for sixteen registers.
+pub(crate) const STEP: usize = 4;
 
 /// Neighbouring pixels of a row. Pointers to channels may be null, which stands for no such operand.
 #[derive(Clone, Copy)]
@@ -53,19 +54,23 @@ impl<T: Element> Kernel for Run<T> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let flat = self.scale.is_null() && self.shift.is_null() && self.others.is_null();
-        unsafe {
-            if flat {
-                self.long::<S>(self.pixels * self.channels);
-                return;
-            }
-            let mut pixel = 0;
-            while pixel + STEP <= self.pixels {
-                self.through_channels::<S, STEP>(pixel * self.channels);
-                pixel += STEP;
-            }
-            while pixel < self.pixels {
-                self.through_channels::<S, 1>(pixel * self.channels);
-                pixel += 1;
+        let (pixels, channels) =
+            if flat { (1, self.pixels * self.channels) } else { (self.pixels, self.channels) };
+        for pixel in 0..pixels {
+            let at = pixel * channels;
+            let mut k = 0;
+            unsafe {
+                while k + STEP * S::LANES <= channels {
+                    self.step::<S, STEP, true>(at + k, k, 0);
+                    k += STEP * S::LANES;
+                }
+                while k + S::LANES <= channels {
+                    self.step::<S, 1, true>(at + k, k, 0);
+                    k += S::LANES;
+                }
+                if k < channels {
+                    self.step::<S, 1, false>(at + k, k, channels - k);
+                }
             }
         }
     }
@@ -82,74 +87,29 @@ impl<T> Run<T> {
 
 #[expect(clippy::undocumented_unsafe_blocks, reason = "one argument for all, above")]
 impl<T: Element> Run<T> {
+    /// `N` vectors from element `at`, which are channels from `k`; whole ones, or `count` lanes of one.
     #[inline(always)]
-    unsafe fn long<S: Simd>(&self, count: usize) {
+    unsafe fn step<S: Simd, const N: usize, const FULL: bool>(&self, at: usize, k: usize, count: usize) {
         unsafe {
-            let mut at = 0;
-            while at + STEP * S::LANES <= count {
-                self.step::<S, STEP, true>(at, S::LANES, 0, 0);
-                at += STEP * S::LANES;
-            }
-            while at + S::LANES <= count {
-                self.step::<S, 1, true>(at, 0, 0, 0);
-                at += S::LANES;
-            }
-            if at < count {
-                self.step::<S, 1, false>(at, 0, 0, count - at);
-            }
-        }
-    }
-
-    /// All channels of `N` pixels, the first of which begins at `at`.
-    #[inline(always)]
-    unsafe fn through_channels<S: Simd, const N: usize>(&self, at: usize) {
-        unsafe {
-            let mut k = 0;
-            while k + S::LANES <= self.channels {
-                self.step::<S, N, true>(at + k, self.channels, k, 0);
-                k += S::LANES;
-            }
-            if k < self.channels {
-                self.step::<S, N, false>(at + k, self.channels, k, self.channels - k);
-            }
-        }
-    }
-
-    /// `N` vectors, `pitch` numbers apart, of channels from `k`; whole ones, or `count` lanes of each.
-    #[inline(always)]
-    unsafe fn step<S: Simd, const N: usize, const FULL: bool>(
-        &self,
-        at: usize,
-        pitch: usize,
-        k: usize,
-        count: usize,
-    ) {
-        unsafe {
-            let mut v = [S::splat(0.0); N];
-            for i in 0..N {
-                v[i] = load::<S, T, FULL>(self.x.add(at + i * pitch), count);
-            }
+            let mut v = loads::<S, T, N, FULL>(self.x.add(at), count);
             if !self.scale.is_null() {
-                let scale = load::<S, f32, FULL>(self.scale.add(k), count);
+                let scale = loads::<S, f32, N, FULL>(self.scale.add(k), count);
                 for i in 0..N {
-                    v[i] = S::mul(v[i], scale);
+                    v[i] = S::mul(v[i], scale[i]);
                 }
             }
             if !self.shift.is_null() {
-                let shift = load::<S, f32, FULL>(self.shift.add(k), count);
+                let shift = loads::<S, f32, N, FULL>(self.shift.add(k), count);
                 for i in 0..N {
-                    v[i] = S::add(v[i], shift);
+                    v[i] = S::add(v[i], shift[i]);
                 }
             }
             if self.combine != Combine::First {
-                let mut other = [S::splat(0.0); N];
-                if self.others.is_null() {
-                    for i in 0..N {
-                        other[i] = load::<S, T, FULL>(self.other.add(at + i * pitch), count);
-                    }
+                let other = if self.others.is_null() {
+                    loads::<S, T, N, FULL>(self.other.add(at), count)
                 } else {
-                    other = [load::<S, f32, FULL>(self.others.add(k), count); N];
-                }
+                    loads::<S, f32, N, FULL>(self.others.add(k), count)
+                };
                 for i in 0..N {
                     v[i] = match self.combine {
                         Combine::First => v[i],
@@ -162,9 +122,29 @@ impl<T: Element> Run<T> {
             }
             v = activate::<S, N>(self.activation, v);
             for i in 0..N {
-                store::<S, T, FULL>(self.y.add(at + i * pitch), v[i], count);
+                store::<S, T, FULL>(self.y.add(at + i * S::LANES), v[i], count);
             }
         }
+    }
+}
+
+/// Loads `N` whole vectors, or `count` numbers of one.
+///
+/// # Safety
+///
+/// They are there, and the processor has the level of `S`.
+#[inline(always)]
+pub(crate) unsafe fn loads<S: Simd, T: Element, const N: usize, const FULL: bool>(
+    from: *const T,
+    count: usize,
+) -> [S::V; N] {
+    // SAFETY: the same contract; without `FULL`, `N` is 1.
+    unsafe {
+        let mut v = [S::splat(0.0); N];
+        for i in 0..N {
+            v[i] = load::<S, T, FULL>(from.add(i * S::LANES), count);
+        }
+        v
     }
 }
 
@@ -211,10 +191,34 @@ pub(crate) unsafe fn activate<S: Simd, const N: usize>(activation: Activation, v
         Activation::Identity => v,
         Activation::Relu => each!(Activation::Relu),
         Activation::LeakyRelu(slope) => each!(Activation::LeakyRelu(slope)),
-        Activation::Relu6 => each!(Activation::Relu6),
-        Activation::Sigmoid => each!(Activation::Sigmoid),
-        Activation::Silu => each!(Activation::Silu),
-        Activation::HardSigmoid => each!(Activation::HardSigmoid),
-        Activation::HardSwish => each!(Activation::HardSwish),
+        _ => {
+            let mut v = v;
+            // SAFETY: the same contract, and there are `N` vectors.
+            unsafe { S::outline(Slow::<S> { activation, v: v.as_mut_ptr(), count: N }) };
+            v
+        }
+    }
+}
+
+/// The longer activations: one copy of their code serves all loops, and costs little beside what they compute.
+struct Slow<S: Simd> {
+    activation: Activation,
+    v: *mut S::V,
+    count: usize,
+}
+
+// SAFETY of the blocks below: the caller of `Kernel::run` promises that there are `count` vectors of its level.
+#[expect(clippy::undocumented_unsafe_blocks, reason = "one argument for all, above")]
+impl<L: Simd> Kernel for Slow<L> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        for i in 0..self.count {
+            unsafe {
+                let x = self.v.add(i);
+                *x = self.activation.apply::<L>(*x);
+            }
+        }
     }
 }

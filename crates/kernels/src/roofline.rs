@@ -45,7 +45,9 @@ pub fn measure(isa: Isa, threads: usize) -> Roofline {
     let own = |bytes: usize, rate: fn(Isa, &[f32]) -> f64| {
         best(&pool, &|worker| rate(isa, &data[part(worker * bytes)..part((worker + 1) * bytes)]))
     };
-    let read = |bytes: usize| best(&pool, &|worker| read(isa, &data[part(bytes / threads * worker)..][..part(bytes / threads)]));
+    let read = |bytes: usize| {
+        best(&pool, &|worker| read(isa, &data[part(bytes / threads * worker)..][..part(bytes / threads)]))
+    };
     Roofline {
         threads,
         fma: best(&pool, &|_| registers(isa)),

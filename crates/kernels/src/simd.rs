@@ -12,7 +12,6 @@ use crate::{Bf16, Isa, Level};
 ///
 /// Every function may only be called on a processor that has the level, which holders of an [`Isa`](crate::Isa) know,
 /// and pointers must be valid for the numbers named; no alignment is needed.
-#[expect(clippy::missing_safety_doc, reason = "one contract for all functions, stated above")]
 pub trait Simd: Copy + Send + Sync + 'static {
     /// A vector of `LANES` `f32`.
     type V: Copy;
@@ -67,7 +66,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
             let x = Self::min(Self::max(x, Self::splat(-87.3)), Self::splat(88.0));
             // x = n ln 2 + r with |r| <= ln 2 / 2; ln 2 in two parts, so that the product with n is exact.
             let n = Self::round(Self::mul(x, Self::splat(std::f32::consts::LOG2_E)));
-            let r = Self::fma(n, Self::splat(-0.693_359_375), x);
+            let r = Self::fma(n, Self::splat(-355.0 / 512.0), x);
             let r = Self::fma(n, Self::splat(2.121_944_4e-4), r);
             // The Taylor series: its remainder at ln 2 / 2 is below 2e-8.
             let mut p = Self::splat(1.0 / 5040.0);
@@ -107,7 +106,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
 }
 
 /// A computation that is compiled once per level.
-pub(crate) trait Kernel {
+pub trait Kernel {
     /// What it returns.
     type Output;
 

@@ -167,7 +167,7 @@ impl Work {
         let most = rows.saturating_mul(output.w).saturating_mul(bytes) / GRAIN + 1;
         let workers = pool.threads().min(most);
         // Whole rows suit every kernel, unless that leaves the shares uneven.
-        let whole = rows % workers == 0 || rows >= 8 * workers;
+        let whole = rows.is_multiple_of(workers) || rows >= 8 * workers;
         let unit = if whole { output.w } else { 1 };
         Self { rows: part.rows.clone(), images: part.images, w: output.w, unit, workers }
     }
@@ -304,7 +304,8 @@ mod tests {
 
     #[test]
     fn shares_cover_the_part_once_and_in_order() {
-        for (images, rows, w, threads) in [(1, 0..7, 7, 2), (3, 2..5, 5, 4), (2, 4..4, 3, 2), (1, 0..1, 9, 3)] {
+        for (images, rows, w, threads) in [(1, 0..7, 7, 2), (3, 2..5, 5, 4), (2, 4..4, 3, 2), (1, 0..1, 9, 3)]
+        {
             let pool = Pool::new(threads, false);
             let part = Part { images, rows: rows.clone() };
             let work = Work::new(&pool, &part, &Map::new(8, w, 4), 1 << 20);

@@ -52,10 +52,9 @@ fn split_attention<T: Element>(case: &Case) {
     // Large ones too, whose exponential would overflow.
     let logits: Vec<_> = random.numbers(way.images * radix * c).iter().map(|x| x * x * x * 20.0).collect();
     let mut logits_slice = way.vector(&logits);
-    let logit =
-        |image: usize, r: usize, k: usize| {
-            f64::from(logits[image * radix * c + (k / group * radix + r) * group + k % group])
-        };
+    let logit = |image: usize, r: usize, k: usize| {
+        f64::from(logits[image * radix * c + (k / group * radix + r) * group + k % group])
+    };
     let weight = |image: usize, r: usize, k: usize| {
         if *radix == 1 {
             return sigmoid(logit(image, 0, k));

@@ -5,8 +5,8 @@
 
 use cardinal_kernels::reference::{Convolved, convolve};
 use cardinal_kernels::{
-    Activation, Bf16, Conv, ConvIo, ConvSpec, DType, Element, Halo, Isa, KernelError, Level, Line, Map, Method,
-    Part, Pool,
+    Activation, Bf16, Conv, ConvIo, ConvSpec, DType, Element, Halo, Isa, KernelError, Level, Line, Map,
+    Method, Part, Pool,
 };
 use proptest::prelude::*;
 
@@ -40,7 +40,8 @@ struct Case {
 fn specs() -> impl Strategy<Value = ConvSpec> {
     let shape = (1_usize..12, 1_usize..14, 1_usize..5, 1_usize..24, 1_usize..40);
     let window = ([1_usize..5, 1_usize..5], [1_usize..4, 1_usize..4], [1_usize..3, 1_usize..3]);
-    let edges = ([0_usize..3, 0_usize..3], prop::array::uniform4(0_usize..3), prop::array::uniform4(0_usize..3));
+    let edges =
+        ([0_usize..3, 0_usize..3], prop::array::uniform4(0_usize..3), prop::array::uniform4(0_usize..3));
     (shape, window, edges, activations(), any::<[bool; 4]>()).prop_map(
         |((h, w, groups, ci, co), (kernel, stride, dilation), (padding, extra, outer), activation, flags)| {
             // A few shapes are more likely than the rest: depthwise, and what Winograd can do.
@@ -140,7 +141,14 @@ fn sum_bound(depth: usize) -> f64 {
 }
 
 /// How far a result may be off.
-fn tolerance(spec: &ConvSpec, method: Method, dtype: DType, expected: f64, magnitude: f64, largest: f64) -> f64 {
+fn tolerance(
+    spec: &ConvSpec,
+    method: Method,
+    dtype: DType,
+    expected: f64,
+    magnitude: f64,
+    largest: f64,
+) -> f64 {
     let depth = spec.group_inputs() * spec.kernel[0] * spec.kernel[1];
     // Its transforms add neighbours up before they cancel, so errors go with the largest sum around.
     let sums = if method == Method::Winograd {
@@ -227,7 +235,9 @@ fn compare<T: Element>(
         for (i, (&found, &expected)) in pooled.iter().zip(&right.pooled).enumerate() {
             let magnitude = right.pooled_magnitude[i];
             let bound = tolerance(spec, method, T::DTYPE, expected, magnitude, largest)
-                + (sum_bound(pixels) + if T::DTYPE == DType::Bf16 { 1.0 / 256.0 } else { 0.0 }) * 1.5 * magnitude;
+                + (sum_bound(pixels) + if T::DTYPE == DType::Bf16 { 1.0 / 256.0 } else { 0.0 })
+                    * 1.5
+                    * magnitude;
             prop_assert!(
                 (f64::from(found) - expected).abs() <= bound,
                 "mean {i}: {found} and not {expected} +- {bound}"
@@ -358,13 +368,17 @@ fn what_does_not_fit_is_an_error() {
     let pool = Pool::new(1, false);
     let run = |input: usize, output: usize, pooled: usize, scratch: usize, part: Part| {
         let mut pooled = vec![0.0; pooled];
-        conv.run(&pool, &part, ConvIo {
-            input: &vec![0.0_f32; input],
-            output: &mut vec![0.0; output],
-            residual: None,
-            pooled: Some(&mut pooled),
-            scratch: &mut vec![Line::ZERO; scratch],
-        })
+        conv.run(
+            &pool,
+            &part,
+            ConvIo {
+                input: &vec![0.0_f32; input],
+                output: &mut vec![0.0; output],
+                residual: None,
+                pooled: Some(&mut pooled),
+                scratch: &mut vec![Line::ZERO; scratch],
+            },
+        )
     };
     let (input, output, scratch) = (spec.input.image(), spec.output.image(), conv.scratch(1));
     assert_eq!(run(input, output, 4, scratch, Part::whole(1, 5)), Ok(()));

@@ -33,8 +33,8 @@ fn case() -> impl Strategy<Value = Case> {
         Activation::HardSwish,
     ]);
     let multiplier = prop_oneof![4 => Just(1_usize), 1 => 2..4_usize];
-    (way(), [axis(), axis()], channels(), multiplier, [halo(), halo()], activation, any::<[bool; 3]>()).prop_map(
-        |(way, axes, c, multiplier, halos, activation, [bias, residual, pooled])| {
+    (way(), [axis(), axis()], channels(), multiplier, [halo(), halo()], activation, any::<[bool; 3]>())
+        .prop_map(|(way, axes, c, multiplier, halos, activation, [bias, residual, pooled])| {
             // The input that the windows need, the halo at its end as large as its padding.
             let input = |[size, kernel, stride, dilation, padding, more]: [usize; 6]| {
                 let needed = (size - 1) * stride + (kernel - 1) * dilation + 1;
@@ -57,8 +57,7 @@ fn case() -> impl Strategy<Value = Case> {
                 pooled,
             };
             Case { way, spec, bias }
-        },
-    )
+        })
 }
 
 fn depthwise<T: Element>(case: &Case) {
@@ -74,7 +73,7 @@ fn depthwise<T: Element>(case: &Case) {
     // Kernel, bias, residual, and a few for the activation, whose slope is below 1.6.
     let terms = 2 * spec.kernel[0] * spec.kernel[1] + 6;
     for &isa in levels() {
-        let kernel = Depthwise::new(spec, &weight, bias, T::DTYPE, isa).unwrap();
+        let kernel = Conv::new(spec, &weight, bias, T::DTYPE, isa, Method::Depthwise).unwrap();
         let mut memory = scratch(kernel.scratch(way.threads));
         let mut y = Images::<T>::filled(way, &spec.output, 7.0);
         let mut pooled = way.vector(&vec![f32::NAN; way.images * c]);
@@ -125,11 +124,11 @@ fn what_does_not_fit_is_an_error() {
         residual: None,
         pooled: true,
     };
-    assert!(Depthwise::new(&spec, &[0.0; 71], None, DType::F32, isa).is_err());
-    assert!(Depthwise::new(&spec, &[0.0; 72], Some(&[0.0; 7]), DType::F32, isa).is_err());
+    assert!(Conv::new(&spec, &[0.0; 71], None, DType::F32, isa, Method::Depthwise).is_err());
+    assert!(Conv::new(&spec, &[0.0; 72], Some(&[0.0; 7]), DType::F32, isa, Method::Depthwise).is_err());
     let dense = ConvSpec { groups: 4, ..spec.clone() };
-    assert!(Depthwise::new(&dense, &[0.0; 144], None, DType::F32, isa).is_err());
-    let kernel = Depthwise::new(&spec, &[0.0; 72], None, DType::F32, isa).unwrap();
+    assert!(Conv::new(&dense, &[0.0; 144], None, DType::F32, isa, Method::Depthwise).is_err());
+    let kernel = Conv::new(&spec, &[0.0; 72], None, DType::F32, isa, Method::Depthwise).unwrap();
     let (pool, x, mut y) = (Pool::new(1, false), vec![0.0_f32; 288], vec![0.0_f32; 128]);
     let mut means = vec![0.0; 8];
     let io = ConvIo { input: &x, output: &mut y, residual: None, pooled: Some(&mut means), scratch: &mut [] };
@@ -138,6 +137,7 @@ fn what_does_not_fit_is_an_error() {
     let io = ConvIo { input: &x, output: &mut y, residual: None, pooled: None, scratch: &mut memory };
     assert!(kernel.run(&pool, &Part::whole(1, 4), io).is_err());
     let (x, mut y) = (vec![Bf16::default(); 288], vec![Bf16::default(); 128]);
-    let io = ConvIo { input: &x, output: &mut y, residual: None, pooled: Some(&mut means), scratch: &mut memory };
+    let io =
+        ConvIo { input: &x, output: &mut y, residual: None, pooled: Some(&mut means), scratch: &mut memory };
     assert!(kernel.run(&pool, &Part::whole(1, 4), io).is_err());
 }

@@ -15,16 +15,7 @@ fn tolerance(magnitude: f64) -> f64 {
 
 fn activation() -> impl Strategy<Value = Activation> {
     use Activation::*;
-    prop::sample::select(vec![
-        Identity,
-        Relu,
-        LeakyRelu(0.01),
-        Relu6,
-        Sigmoid,
-        Silu,
-        HardSigmoid,
-        HardSwish,
-    ])
+    prop::sample::select(vec![Identity, Relu, LeakyRelu(0.01), Relu6, Sigmoid, Silu, HardSigmoid, HardSwish])
 }
 
 #[derive(Clone, Debug)]
@@ -169,7 +160,9 @@ fn what_does_not_fit_is_an_error() {
     let identity = Activation::Identity;
     assert!(Map2::new(Binary::Add, Side::Map(map), Side::Map(other), map, identity, isa).is_err());
     assert!(Map2::new(Binary::Add, Side::Scalar(1.0), Side::PerImage, map, identity, isa).is_err());
-    assert!(Map2::new(Binary::Add, Side::Map(map), Side::PerChannel(vec![0.0; 7]), map, identity, isa).is_err());
+    assert!(
+        Map2::new(Binary::Add, Side::Map(map), Side::PerChannel(vec![0.0; 7]), map, identity, isa).is_err()
+    );
     assert!(Affine::new(map, map, &[0.0; 8], &[0.0; 9], identity, isa).is_err());
     let huge = Map::new(usize::MAX / 2, usize::MAX / 2, 4);
     assert!(Activate::new(huge, huge, identity, isa).is_err());

@@ -19,8 +19,7 @@ struct Case {
 fn case() -> impl Strategy<Value = Case> {
     let w = prop_oneof![1..20_usize, 60..140_usize];
     let c = prop_oneof![Just(3), channels()];
-    (way(), 1..6_usize, w, c, [halo(), halo()])
-        .prop_map(|(way, h, w, c, halos)| Case { way, h, w, c, halos })
+    (way(), 1..6_usize, w, c, [halo(), halo()]).prop_map(|(way, h, w, c, halos)| Case { way, h, w, c, halos })
 }
 
 fn nchw<T: Element>(case: &Case, block: usize, affine: bool) {

@@ -1,5 +1,7 @@
 //! Winograd convolution against the definition in `f64`, on every level that this processor has.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "errors and levels that could not run are shown")]
+#![allow(clippy::single_range_in_vec_init, reason = "bands of rows, of which there may be one")]
 
 use cardinal_kernels::{
     Activation, ConvIo, ConvSpec, Halo, Isa, KernelError, Level, Line, Map, Part, Pool, Tile, Winograd,

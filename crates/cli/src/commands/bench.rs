@@ -3,10 +3,10 @@ use crate::exit::Usage;
 use crate::machine;
 use crate::network::Network;
 use crate::output::{Align, table};
+use cardinal_models::burn::tensor::Device;
 use cardinal_models::registry::{self, Variant, variants};
 use cardinal_models::summary::summarize;
 use cardinal_models::{Model, ModelOptions};
-use cardinal_models::burn::tensor::Device;
 use glob::{MatchOptions, Pattern};
 use serde_json::{Value, json};
 use std::io::{Write, stdout};
@@ -221,7 +221,12 @@ impl Measured {
 }
 
 /// Times steps for `duration`, at least three, after a warm-up of two steps or a fifth of the time.
-fn time(runner: &mut Runner, input: &[f32], batch: usize, duration: Duration) -> anyhow::Result<Vec<Duration>> {
+fn time(
+    runner: &mut Runner,
+    input: &[f32],
+    batch: usize,
+    duration: Duration,
+) -> anyhow::Result<Vec<Duration>> {
     let warm_up = Instant::now();
     for _ in 0..2 {
         runner.run(input, batch)?;

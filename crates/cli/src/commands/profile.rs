@@ -4,8 +4,8 @@ use crate::machine;
 use crate::network::Network;
 use crate::output::{Align, shape, table};
 use cardinal_engine::plan::Step;
-use cardinal_engine::run::StepTime;
 use cardinal_engine::roofline::{self, Roofline};
+use cardinal_engine::run::StepTime;
 use cardinal_models::burn::tensor::Device;
 use cardinal_models::{Model, ModelOptions, registry};
 use serde_json::{Value, json};
@@ -69,8 +69,10 @@ impl Args {
             times.truncate(top);
         }
         let plan = session.plan();
-        let rows: Vec<_> =
-            times.iter().map(|time| Row::new(&plan.steps()[time.step], time, batch, total, &roofline)).collect();
+        let rows: Vec<_> = times
+            .iter()
+            .map(|time| Row::new(&plan.steps()[time.step], time, batch, total, &roofline))
+            .collect();
         let mut out = stdout().lock();
         if self.json {
             let object = json!({
@@ -140,7 +142,8 @@ impl<'a> Row<'a> {
     }
 
     fn as_text(&self) -> Vec<String> {
-        let rate = |value: f64| if value == 0.0 { "-".into() } else { format!("{:.1}", value / self.seconds / 1e9) };
+        let rate =
+            |value: f64| if value == 0.0 { "-".into() } else { format!("{:.1}", value / self.seconds / 1e9) };
         vec![
             self.step.name().into(),
             self.step.operator().into(),

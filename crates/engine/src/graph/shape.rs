@@ -92,7 +92,7 @@ pub(super) fn infer(op: &Op, inputs: &[&[usize]]) -> Shapes {
             if *logits != [n, c, 1, 1] {
                 return Err(format!("logits {logits:?} for a map of {c} channels"));
             }
-            if *cardinality == 0 || split % cardinality != 0 {
+            if *cardinality == 0 || !split.is_multiple_of(*cardinality) {
                 return Err(format!("{split} channels in {cardinality} groups"));
             }
             one(vec![n, split, h, w])
@@ -147,7 +147,7 @@ fn map(shape: &[usize]) -> Result<[usize; 4], String> {
 }
 
 fn split(channels: usize, radix: usize) -> Result<usize, String> {
-    if radix == 0 || channels % radix != 0 {
+    if radix == 0 || !channels.is_multiple_of(radix) {
         return Err(format!("{channels} channels in {radix} splits"));
     }
     Ok(channels / radix)
@@ -204,7 +204,7 @@ fn conv2d(conv: &Conv2d, inputs: &[&[usize]]) -> Shapes {
     let [n, c, h, w] = map(inputs[0])?;
     let [m, k, kh, kw] = map(inputs[1])?;
     let groups = conv.groups;
-    if groups == 0 || m % groups != 0 || k.checked_mul(groups) != Some(c) {
+    if groups == 0 || !m.is_multiple_of(groups) || k.checked_mul(groups) != Some(c) {
         return Err(format!("weight {:?} in {groups} groups for {c} channels", inputs[1]));
     }
     let window = Window {

@@ -5,7 +5,9 @@ use super::lower::{Buffer, BufferId, Lowered, Task, Work};
 use super::tune::Tuner;
 use crate::EngineError;
 use crate::graph::{self, Graph, Node, Op, Unary, ValueId, Window};
-use cardinal_kernels::{self as k, Activation, Binary, Conv, ConvSpec, DType, Isa, KernelError, Map, PoolSpec};
+use cardinal_kernels::{
+    self as k, Activation, Binary, Conv, ConvSpec, DType, Isa, KernelError, Map, PoolSpec,
+};
 
 /// What the choice depends on besides the graph.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +46,9 @@ pub(super) fn build(
                 Refused::Reason(reason) => EngineError::graph(node.place(), reason),
             })
         }
-        _ => builder.glue(&task.work).map_err(|source| EngineError::Kernel { place: glue_name(&task.work).into(), source }),
+        _ => builder
+            .glue(&task.work)
+            .map_err(|source| EngineError::Kernel { place: glue_name(&task.work).into(), source }),
     }
 }
 
@@ -97,7 +101,9 @@ impl<'a> Builder<'a> {
                 let copy = k::CopyMap::new(from.map, to.map, isa)?;
                 if from.dtype == to.dtype { Kernel::Copy(vec![copy]) } else { Kernel::Cast(copy) }
             }
-            Work::SumSplits(radix) => Kernel::GlobalPool(k::GlobalPool::new(self.reads[0].map, radix, isa)?, 1),
+            Work::SumSplits(radix) => {
+                Kernel::GlobalPool(k::GlobalPool::new(self.reads[0].map, radix, isa)?, 1)
+            }
             Work::Node(_) => unreachable!("nodes are built elsewhere"),
         };
         Ok(self.built(kernel))
@@ -124,7 +130,11 @@ impl<'a> Builder<'a> {
             }
             Op::GlobalAvgPool => Kernel::GlobalPool(k::GlobalPool::new(input, 1, isa)?, input.h),
             Op::RadixPool { radix } => Kernel::GlobalPool(k::GlobalPool::new(input, *radix, isa)?, input.h),
-            Op::Softmax if self.reads[0].dtype == DType::F32 && input == output && output.halo == k::Halo::default() => {
+            Op::Softmax
+                if self.reads[0].dtype == DType::F32
+                    && input == output
+                    && output.halo == k::Halo::default() =>
+            {
                 Kernel::Softmax(k::Softmax::new(output.c, isa)?, output)
             }
             Op::Softmax => return Err(Refused::Reason("softmax runs in f32 on maps without padding".into())),
@@ -140,22 +150,15 @@ impl<'a> Builder<'a> {
             Op::SliceChannels { start, end } => {
                 Kernel::Copy(vec![k::CopyMap::channels(input, *start, output, 0, end - start, isa)?])
             }
-            Op::SplitAttention { radix, cardinality, activation } => Kernel::SplitAttention(k::SplitAttention::new(
-                input,
-                output,
-                *radix,
-                *cardinality,
-                *activation,
-                isa,
-            )?),
+            Op::SplitAttention { radix, cardinality, activation } => Kernel::SplitAttention(
+                k::SplitAttention::new(input, output, *radix, *cardinality, *activation, isa)?,
+            ),
             Op::Gate { hard, residual, activation } => {
                 let residual = residual.then(|| self.reads.last().map(|read| read.map)).flatten();
                 Kernel::Gate(k::Gate::new(input, output, residual, *hard, *activation, isa)?)
             }
             Op::BlurPool => Kernel::BlurPool(k::BlurPool::new(input, output, isa)?),
-            Op::SpaceToDepth { block } => {
-                Kernel::SpaceToDepth(k::SpaceToDepth::new(input, output, *block)?)
-            }
+            Op::SpaceToDepth { block } => Kernel::SpaceToDepth(k::SpaceToDepth::new(input, output, *block)?),
             Op::Pad(_) | Op::Reshape { .. } | Op::Permute { .. } => {
                 return Err(Refused::Reason("the runtime has no kernel for it".into()));
             }
@@ -224,8 +227,11 @@ impl<'a> Builder<'a> {
     fn norm(&self, node: &Node, epsilon: f32) -> Result<(Vec<f32>, Vec<f32>), Refused> {
         let [weight, bias, mean, var] = [1, 2, 3, 4].map(|i| self.constant(node.inputs[i]));
         let (weight, bias, mean, var) = (weight?, bias?, mean?, var?);
-        let scale: Vec<f32> =
-            weight.iter().zip(var).map(|(w, v)| (f64::from(*w) / (f64::from(*v) + f64::from(epsilon)).sqrt()) as f32).collect();
+        let scale: Vec<f32> = weight
+            .iter()
+            .zip(var)
+            .map(|(w, v)| (f64::from(*w) / (f64::from(*v) + f64::from(epsilon)).sqrt()) as f32)
+            .collect();
         let shift = bias.iter().zip(mean).zip(&scale).map(|((b, m), s)| b - m * s).collect();
         Ok((scale, shift))
     }
@@ -237,12 +243,17 @@ impl<'a> Builder<'a> {
             k::Affine::new(input, output, &scale, &shift, Activation::Identity, isa)
         };
         Ok(match unary {
-            Unary::Activation(activation) => Kernel::Activate(k::Activate::new(input, output, activation, isa)?),
+            Unary::Activation(activation) => {
+                Kernel::Activate(k::Activate::new(input, output, activation, isa)?)
+            }
             Unary::Neg => Kernel::Affine(affine(-1.0, 0.0)?),
             Unary::AddScalar(shift) => Kernel::Affine(affine(1.0, shift)?),
             Unary::MulScalar(scale) => Kernel::Affine(affine(scale, 0.0)?),
             Unary::Exp | Unary::Sqrt | Unary::Recip | Unary::Clamp(..) => {
-                return Err(Refused::Reason(format!("the runtime has no kernel for {} of a map", unary.name())));
+                return Err(Refused::Reason(format!(
+                    "the runtime has no kernel for {} of a map",
+                    unary.name()
+                )));
             }
         })
     }

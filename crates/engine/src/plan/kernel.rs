@@ -1,7 +1,9 @@
 //! The kernel of a step: chosen and packed once, run on the step's regions.
 
 use super::step::Call;
-use cardinal_kernels::{self as k, Bf16, ConvIo, DType, Element, GateIo, KernelError, Line, Map, Operand, SplitIo};
+use cardinal_kernels::{
+    self as k, Bf16, ConvIo, DType, Element, GateIo, KernelError, Line, Map, Operand, SplitIo,
+};
 
 /// A kernel with its packed weights.
 #[derive(Debug)]

@@ -151,7 +151,10 @@ impl Lowering<'_> {
         let maps = node.inputs.iter().filter(|&&id| self.graph[id].constant().is_none());
         let reads: Vec<_> = maps.map(|&id| self.buffer(id)).collect();
         let Some(&first) = reads.first() else {
-            return Err(EngineError::graph(node.place(), "all its inputs are constants: optimize the graph first"));
+            return Err(EngineError::graph(
+                node.place(),
+                "all its inputs are constants: optimize the graph first",
+            ));
         };
         let mut writes: Vec<_> = node.outputs.iter().map(|&id| self.buffer(id)).collect();
         let computes = self.lowered.buffers[first.0].dtype;
@@ -159,7 +162,8 @@ impl Lowering<'_> {
         // Kernels read and write one format; what they pool is f32.
         let target = self.lowered.buffers[writes[0].0];
         if target.dtype != computes && !matches!(node.op, Op::GlobalAvgPool | Op::RadixPool { .. }) {
-            let other = self.new_buffer(Buffer { map: target.map.with_halo(Halo::default()), dtype: computes });
+            let other =
+                self.new_buffer(Buffer { map: target.map.with_halo(Halo::default()), dtype: computes });
             after.push((Work::Cast, other, writes[0]));
             writes[0] = other;
         }

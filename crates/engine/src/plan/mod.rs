@@ -130,7 +130,11 @@ impl Plan {
                 output: results.map_or(cardinal_kernels::Map::new(1, 1, 1), |buffer| buffer.map),
                 macs: built.macs,
                 map_bytes: step_bytes(&lowered, index),
-                dtype: task.reads.first().or(task.writes.first()).map_or(options.dtype, |id| buffer(id).dtype),
+                dtype: task
+                    .reads
+                    .first()
+                    .or(task.writes.first())
+                    .map_or(options.dtype, |id| buffer(id).dtype),
                 kernel: built.kernel,
                 reads: task.reads.iter().map(region).collect(),
                 writes: task.writes.iter().map(region).collect(),
@@ -255,7 +259,8 @@ impl Plan {
         for (input, port) in inputs.iter().zip(&self.inputs) {
             let count = input.len() / port.elements;
             let whole = count * port.elements == input.len() && (1..=self.batch()).contains(&count);
-            let allowed = whole && images.is_none_or(|images| images == count) && self.fixed.is_none_or(|n| n == count);
+            let allowed =
+                whole && images.is_none_or(|images| images == count) && self.fixed.is_none_or(|n| n == count);
             if !allowed {
                 let expected = match self.fixed.or(images) {
                     Some(n) => format!("{n} x {} numbers", port.elements),

@@ -19,7 +19,8 @@ pub struct Segment {
 pub(crate) fn segments(bytes: &[usize], batch: usize, budget: usize) -> Vec<Segment> {
     // The largest power of two of images whose maps fit, and never more than what a later step can take: going back
     // to fewer images would keep the whole batch's maps for nothing.
-    let mut images: Vec<_> = bytes.iter().map(|&bytes| floor_power(budget / bytes.max(1)).min(batch)).collect();
+    let mut images: Vec<_> =
+        bytes.iter().map(|&bytes| floor_power(budget / bytes.max(1)).min(batch)).collect();
     for i in (0..images.len().saturating_sub(1)).rev() {
         images[i] = images[i].min(images[i + 1]);
     }

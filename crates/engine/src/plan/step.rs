@@ -94,15 +94,18 @@ impl Step {
     ) -> Result<(), EngineError> {
         let lines = |region: Option<&Region>| region.map_or(0..0, |region| region.lines.clone());
         let written = [lines(self.writes.first()), lines(self.writes.get(1)), self.scratch.clone()];
-        let views = Views::new(arena, written).map_err(|source| self.error(source))?;
+        let views = Views::new(arena, &written).map_err(|source| self.error(source))?;
         let rows = 0..self.output.h;
         let call = Call { step: self, pool, views, inputs, outputs, group, images, rows };
         self.kernel.run(call, self.dtype).map_err(|source| self.error(source))
     }
 
     fn error(&self, source: cardinal_kernels::KernelError) -> EngineError {
-        let place =
-            if self.name.is_empty() { self.operator.into() } else { format!("{} ({})", self.name, self.operator) };
+        let place = if self.name.is_empty() {
+            self.operator.into()
+        } else {
+            format!("{} ({})", self.name, self.operator)
+        };
         EngineError::Kernel { place, source }
     }
 }

@@ -1,7 +1,9 @@
 //! Chooses kernels by measuring them, and remembers the choices on disk.
 
 use crate::EngineError;
-use cardinal_kernels::{Bf16, Conv, ConvIo, ConvSpec, DType, Element, Isa, KernelError, Line, Method, Part, Pool};
+use cardinal_kernels::{
+    Bf16, Conv, ConvIo, ConvSpec, DType, Element, Isa, KernelError, Line, Method, Part, Pool,
+};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -33,7 +35,8 @@ impl Tuner {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(EngineError::File { reason: format!("{}: {error}", path.display()) }),
         };
-        let line = |line: &str| line.split_once('\t').map(|(key, method)| (key.to_owned(), method.to_owned()));
+        let line =
+            |line: &str| line.split_once('\t').map(|(key, method)| (key.to_owned(), method.to_owned()));
         let choices = text.lines().filter_map(line).collect();
         Ok(Self { path: path.into(), cpu: super::machine::cpu(), choices, changed: false, pool: None })
     }
@@ -51,7 +54,8 @@ impl Tuner {
         for (key, method) in &self.choices {
             let _ = writeln!(text, "{key}\t{method}");
         }
-        let fail = |error: std::io::Error| EngineError::File { reason: format!("{}: {error}", self.path.display()) };
+        let fail =
+            |error: std::io::Error| EngineError::File { reason: format!("{}: {error}", self.path.display()) };
         if let Some(folder) = self.path.parent() {
             std::fs::create_dir_all(folder).map_err(fail)?;
         }

@@ -128,7 +128,8 @@ pub fn evaluate_node(graph: &Graph, node: &Node) -> Result<Vec<Arc<[f32]>>, Engi
 pub fn evaluate_op(op: &Op, inputs: &[View<'_>]) -> Result<Vec<Tensor>, String> {
     let shapes: Vec<_> = inputs.iter().map(|input| input.shape).collect();
     let shapes = op.infer(&shapes)?;
-    if let Some(input) = inputs.iter().find(|input| input.data.len() != input.shape.iter().product::<usize>()) {
+    if let Some(input) = inputs.iter().find(|input| input.data.len() != input.shape.iter().product::<usize>())
+    {
         return Err(format!("{} numbers for shape {:?}", input.data.len(), input.shape));
     }
     let data = ops::evaluate(op, inputs, &shapes);

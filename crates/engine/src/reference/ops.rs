@@ -3,6 +3,7 @@
 use super::View;
 use crate::Activation;
 use crate::graph::{Binary, Conv2d, Op, Padding, Unary, Window};
+use std::ops::Range;
 
 /// The numbers of each output.
 pub(super) fn evaluate(op: &Op, inputs: &[View<'_>], shapes: &[Vec<usize>]) -> Vec<Vec<f32>> {
@@ -55,9 +56,16 @@ impl View<'_> {
     }
 }
 
-/// The position in the map of tap `i` of window `o`, counted from the padding's start; none if it is in the padding.
+/// A position that is counted from the padding's start, in the map; none if it is in the padding.
 fn inside(position: usize, before: usize, size: usize) -> Option<usize> {
     position.checked_sub(before).filter(|&position| position < size)
+}
+
+/// The windows, of `count`, whose tap at `offset` lies in the map.
+fn reached(offset: usize, stride: usize, before: usize, size: usize, count: usize) -> Range<usize> {
+    let first = before.saturating_sub(offset).div_ceil(stride);
+    let end = (before + size).saturating_sub(offset).div_ceil(stride).min(count);
+    first.min(end)..end
 }
 
 // One plane of outputs at a time, tap by tap: the inner loop runs along a row of both maps.
@@ -76,12 +84,17 @@ fn conv2d(conv: &Conv2d, inputs: &[View<'_>], [n, m, oh, ow]: [usize; 4]) -> Vec
         for [_, i, ky, kx] in indices([1, k, kh, kw]) {
             let tap = f64::from(weight.at([output, i, ky, kx]));
             let plane = &x.data[(image * channels + first + i) * h * w..][..h * w];
+            let columns = reached(kx * dx, sx, left, w, ow);
+            let start = columns.start * sx + kx * dx;
             for (oy, sums) in sums.chunks_exact_mut(ow).enumerate() {
                 let Some(iy) = inside(oy * sy + ky * dy, top, h) else { continue };
-                for (ox, sum) in sums.iter_mut().enumerate() {
-                    if let Some(ix) = inside(ox * sx + kx * dx, left, w) {
-                        *sum += tap * f64::from(plane[iy * w + ix]);
-                    }
+                let sums = &mut sums[columns.clone()];
+                let Some(ix) = inside(start, left, w).filter(|_| !sums.is_empty()) else { continue };
+                let row = &plane[iy * w + ix..(iy + 1) * w];
+                let add = |(sum, &x): (&mut f64, &f32)| *sum += tap * f64::from(x);
+                match sx {
+                    1 => sums.iter_mut().zip(row).for_each(add),
+                    _ => sums.iter_mut().zip(row.iter().step_by(sx)).for_each(add),
                 }
             }
         }

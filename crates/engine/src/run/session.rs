@@ -104,7 +104,11 @@ impl Session {
             times.sort_unstable();
             times[times.len() / 2]
         };
-        Ok(times.into_iter().enumerate().map(|(step, times)| StepTime { step, time: median(times) }).collect())
+        Ok(times
+            .into_iter()
+            .enumerate()
+            .map(|(step, times)| StepTime { step, time: median(times) })
+            .collect())
     }
 
     fn run_observed(
@@ -124,7 +128,13 @@ impl Session {
                     let step: &Step = &self.plan.steps()[index];
                     let start = Instant::now();
                     let group = first..first + count;
-                    step.run(&self.pool, &mut self.arena, inputs, &mut self.outputs.buffers, (group, images))?;
+                    step.run(
+                        &self.pool,
+                        &mut self.arena,
+                        inputs,
+                        &mut self.outputs.buffers,
+                        (group, images),
+                    )?;
                     observe(index, start.elapsed());
                 }
                 first += count;

@@ -28,7 +28,7 @@ const PANEL: usize = 16;
 
 /// A convolution with one input channel per group.
 #[derive(Debug)]
-pub struct Depthwise {
+pub(crate) struct Depthwise {
     spec: ConvSpec,
     dtype: DType,
     isa: Isa,
@@ -40,8 +40,7 @@ pub struct Depthwise {
 
 impl Depthwise {
     /// Whether every group has one input; the outputs may be a multiple.
-    #[must_use]
-    pub fn supports(spec: &ConvSpec) -> bool {
+    pub(crate) fn supports(spec: &ConvSpec) -> bool {
         spec.group_inputs() == 1
     }
 
@@ -50,7 +49,7 @@ impl Depthwise {
     /// # Errors
     ///
     /// The specification contradicts itself or is not depthwise, or a length does not fit.
-    pub fn new(
+    pub(crate) fn new(
         spec: &ConvSpec,
         weight: &[f32],
         bias: Option<&[f32]>,
@@ -82,14 +81,12 @@ impl Depthwise {
     }
 
     /// Bytes of the packed weights.
-    #[must_use]
-    pub fn packed_bytes(&self) -> usize {
+    pub(crate) fn packed_bytes(&self) -> usize {
         size_of_val(&self.weight[..]) + size_of_val(&self.bias[..])
     }
 
     /// Lines of scratch memory for `threads` workers.
-    #[must_use]
-    pub fn scratch(&self, threads: usize) -> usize {
+    pub(crate) fn scratch(&self, threads: usize) -> usize {
         if self.spec.pooled { Means::scratch(self.spec.output.c, threads) } else { 0 }
     }
 
@@ -98,7 +95,7 @@ impl Depthwise {
     /// # Errors
     ///
     /// A slice is too short, or `T` is not the format that the weights were packed for.
-    pub fn run<T: Element>(&self, pool: &Pool, part: &Part, io: ConvIo<'_, T>) -> Result<(), KernelError> {
+    pub(crate) fn run<T: Element>(&self, pool: &Pool, part: &Part, io: ConvIo<'_, T>) -> Result<(), KernelError> {
         let spec = &self.spec;
         spec.check_io(part, &io)?;
         check_length(CONV, "scratch", io.scratch.len(), 1, self.scratch(pool.threads()))?;
@@ -123,7 +120,7 @@ impl Depthwise {
             for segment in share.clone() {
                 // SAFETY: the lengths were checked, the specification's windows lie in the input, each output is
                 // written by one worker, and so are its sums.
-                unsafe { T::depthwise(self.isa, self.row(&memory, &share, segment)) };
+                unsafe { self.isa.call(self.row(&memory, &share, segment)) };
             }
         });
         if let Some(means) = means {
@@ -165,7 +162,7 @@ struct Memory<'a, T> {
 }
 
 /// Neighbouring outputs of a row.
-pub struct Row<'a, T> {
+struct Row<'a, T> {
     kernel: &'a Depthwise,
     /// The first tap of the first output.
     x: *const T,

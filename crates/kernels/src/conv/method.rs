@@ -67,7 +67,7 @@ pub struct Conv {
 
 #[derive(Debug)]
 enum Packed {
-    Direct(Direct),
+    Direct(Box<Direct>),
     Winograd(Winograd),
     Depthwise(Depthwise),
     #[cfg(target_arch = "x86_64")]
@@ -103,14 +103,13 @@ impl Conv {
     ) -> Result<Self, KernelError> {
         spec.check()?;
         spec.check_weights(weight, bias)?;
-        let cannot = || {
-            KernelError::spec(CONV, format!("{method} cannot compute this in {} on {isa}", dtype.name()))
-        };
+        let cannot =
+            || KernelError::spec(CONV, format!("{method} cannot compute this in {} on {isa}", dtype.name()));
         if !method.can(spec, dtype, isa) {
             return Err(cannot());
         }
         let packed = match method {
-            Method::Direct => Packed::Direct(Direct::new(spec, weight, bias, dtype, isa)?),
+            Method::Direct => Packed::Direct(Box::new(Direct::new(spec, weight, bias, dtype, isa)?)),
             Method::Winograd => Packed::Winograd(Winograd::new(spec, weight, bias, isa)?),
             Method::Depthwise => Packed::Depthwise(Depthwise::new(spec, weight, bias, dtype, isa)?),
             #[cfg(target_arch = "x86_64")]

@@ -111,7 +111,13 @@ impl ConvSpec {
         let weight = kernel.iter().try_fold(input.c / groups, |all, &size| all.checked_mul(size));
         let fits = weight.and_then(|weight| weight.checked_mul(output.c)).is_some_and(|all| all < LARGEST);
         let steps = stride.iter().chain(dilation).chain(padding).all(|&size| size < LARGEST);
-        if !fits || !steps || [Some(input), Some(output), self.residual.as_ref()].into_iter().flatten().any(|map| bytes(map).is_none()) {
+        if !fits
+            || !steps
+            || [Some(input), Some(output), self.residual.as_ref()]
+                .into_iter()
+                .flatten()
+                .any(|map| bytes(map).is_none())
+        {
             return fail("a size is too large".into());
         }
         let before = [input.halo.top, input.halo.left];
@@ -137,7 +143,12 @@ impl ConvSpec {
     /// One does not fit.
     pub(crate) fn check_weights(&self, weight: &[f32], bias: Option<&[f32]>) -> Result<(), KernelError> {
         let length = |operand, found, expected| {
-            (found == expected).then_some(()).ok_or(KernelError::Length { kernel: CONV, operand, found, expected })
+            (found == expected).then_some(()).ok_or(KernelError::Length {
+                kernel: CONV,
+                operand,
+                found,
+                expected,
+            })
         };
         length("weight", weight.len(), self.weights())?;
         length("bias", bias.map_or(self.output.c, <[f32]>::len), self.output.c)

@@ -78,11 +78,8 @@ impl CopyMap {
         let work = Work::new(pool, part, &self.output, self.channels * (size_of::<A>() + size_of::<B>()));
         work.run(pool, |share| {
             for segment in share {
-                let (spans, count) = if whole {
-                    (1, segment.pixels * self.channels)
-                } else {
-                    (segment.pixels, self.channels)
-                };
+                let (spans, count) =
+                    if whole { (1, segment.pixels * self.channels) } else { (segment.pixels, self.channels) };
                 // SAFETY: the lengths were checked, so the channels of the segment lie in both slices, and each is
                 // written by one worker.
                 unsafe {

@@ -46,7 +46,10 @@ impl FillHalo {
             // The right end of one row and the left end of the next are neighbours.
             let ends = part.rows.start..part.rows.end - 1;
             if part.rows.start > 0 {
-                zero(start + map.at(part.rows.start as isize, -(map.halo.left as isize)), map.halo.left * map.c);
+                zero(
+                    start + map.at(part.rows.start as isize, -(map.halo.left as isize)),
+                    map.halo.left * map.c,
+                );
             }
             if side > 0 {
                 ends.for_each(|y| zero(start + map.at(y as isize, map.w as isize), side));

@@ -92,16 +92,19 @@ impl FromNchw {
                     // SAFETY: the lengths were checked, so the pixels lie in both slices, and each output is written
                     // by one worker.
                     unsafe {
-                        T::gather(self.isa, Gather {
-                            x: x.at(segment.image * c * plane + row),
-                            plane,
-                            affine: if self.affine.is_empty() { null() } else { self.affine.as_ptr() },
-                            y: y.at(segment.start(map) + dy * block * c),
-                            pixels: segment.pixels * block,
-                            c,
-                            block,
-                            pitch: map.c,
-                        });
+                        T::gather(
+                            self.isa,
+                            Gather {
+                                x: x.at(segment.image * c * plane + row),
+                                plane,
+                                affine: if self.affine.is_empty() { null() } else { self.affine.as_ptr() },
+                                y: y.at(segment.start(map) + dy * block * c),
+                                pixels: segment.pixels * block,
+                                c,
+                                block,
+                                pitch: map.c,
+                            },
+                        );
                     }
                 }
             }
@@ -239,13 +242,16 @@ impl ToNchw {
                 // SAFETY: the lengths were checked, so the pixels lie in both slices, and each output is written by one
                 // worker.
                 unsafe {
-                    T::scatter(self.isa, Scatter {
-                        x: x.at(segment.start(map)),
-                        y: y.at(segment.image * map.c * plane + segment.y * map.w + segment.x),
-                        plane,
-                        pixels: segment.pixels,
-                        c: map.c,
-                    });
+                    T::scatter(
+                        self.isa,
+                        Scatter {
+                            x: x.at(segment.start(map)),
+                            y: y.at(segment.image * map.c * plane + segment.y * map.w + segment.x),
+                            plane,
+                            pixels: segment.pixels,
+                            c: map.c,
+                        },
+                    );
                 }
             }
         });

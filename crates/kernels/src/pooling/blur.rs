@@ -1,6 +1,6 @@
 //! Anti-aliased halving: the binomial filter `[1, 2, 1] / 4` in both directions with stride 2.
 
-use crate::pointwise::{load, store};
+use crate::pointwise::{loads, store};
 use crate::simd::{Kernel, Simd};
 use crate::work::{In, Out, Work, check_length, check_map, check_part};
 use crate::{Element, Isa, KernelError, Map, Part, Pool};
@@ -58,14 +58,17 @@ impl BlurPool {
                 // SAFETY: the lengths were checked, so the rows lie in the input and the segment in the output, which
                 // one worker writes.
                 unsafe {
-                    T::blur(self.isa, Blur {
-                        rows: [x.at(row(rows[0])), x.at(row(rows[1])), x.at(row(rows[2]))],
-                        y: y.at(segment.start(&self.output)),
-                        first: segment.x,
-                        pixels: segment.pixels,
-                        w: self.input.w,
-                        c: self.input.c,
-                    });
+                    T::blur(
+                        self.isa,
+                        Blur {
+                            rows: [x.at(row(rows[0])), x.at(row(rows[1])), x.at(row(rows[2]))],
+                            y: y.at(segment.start(&self.output)),
+                            first: segment.x,
+                            pixels: segment.pixels,
+                            w: self.input.w,
+                            c: self.input.c,
+                        },
+                    );
                 }
             }
         });
@@ -97,8 +100,8 @@ pub struct Blur<T> {
     c: usize,
 }
 
-/// Outputs that share the sums of their columns.
-const N: usize = 3;
+/// Outputs that share the sums of their columns; as few as for the windows of [`MaxPool`](super::MaxPool).
+const N: usize = 2;
 
 // SAFETY of the blocks below: the caller of `Kernel::run` promises that each of `rows` is valid for `w * c` numbers,
 // and that the outputs are `pixels` of a row of half as many columns that no other thread touches. `inner` is given
@@ -135,18 +138,23 @@ impl<T: Element> Blur<T> {
         let mut k = 0;
         unsafe {
             let y = self.y.add((at - self.first) * self.c);
+            while k + 2 * S::LANES <= self.c {
+                self.step::<S, OUT, IN, 2, true>(&columns, y, k, 0);
+                k += 2 * S::LANES;
+            }
             while k + S::LANES <= self.c {
-                self.step::<S, OUT, IN, true>(&columns, y, k, 0);
+                self.step::<S, OUT, IN, 1, true>(&columns, y, k, 0);
                 k += S::LANES;
             }
             if k < self.c {
-                self.step::<S, OUT, IN, false>(&columns, y, k, self.c - k);
+                self.step::<S, OUT, IN, 1, false>(&columns, y, k, self.c - k);
             }
         }
     }
 
+    /// `V` vectors of channels from `k`; whole ones, or `count` lanes of one.
     #[inline(always)]
-    unsafe fn step<S: Simd, const OUT: usize, const IN: usize, const FULL: bool>(
+    unsafe fn step<S: Simd, const OUT: usize, const IN: usize, const V: usize, const FULL: bool>(
         &self,
         columns: &[usize; IN],
         y: *mut T,
@@ -155,17 +163,28 @@ impl<T: Element> Blur<T> {
     ) {
         unsafe {
             let two = S::splat(2.0);
-            let mut v = [two; IN];
+            let mut sums = [[two; V]; IN];
             for j in 0..IN {
                 let at = columns[j] * self.c + k;
-                let above = load::<S, T, FULL>(self.rows[0].add(at), count);
-                let middle = load::<S, T, FULL>(self.rows[1].add(at), count);
-                let below = load::<S, T, FULL>(self.rows[2].add(at), count);
-                v[j] = S::fma(middle, two, S::add(above, below));
+                let above = loads::<S, T, V, FULL>(self.rows[0].add(at), count);
+                let middle = loads::<S, T, V, FULL>(self.rows[1].add(at), count);
+                let below = loads::<S, T, V, FULL>(self.rows[2].add(at), count);
+                for v in 0..V {
+                    sums[j][v] = S::fma(middle[v], two, S::add(above[v], below[v]));
+                }
+                // What the next outputs need of the two rows that the row of outputs above has not read.
+                if j + 2 * OUT >= IN {
+                    let next = at + 2 * OUT * self.c;
+                    S::prefetch(self.rows[1].wrapping_add(next).cast());
+                    S::prefetch(self.rows[2].wrapping_add(next).cast());
+                }
             }
             for i in 0..OUT {
-                let sum = S::fma(v[2 * i + 1], two, S::add(v[2 * i], v[2 * i + 2]));
-                store::<S, T, FULL>(y.add(i * self.c + k), S::mul(sum, S::splat(1.0 / 16.0)), count);
+                for v in 0..V {
+                    let ends = S::add(sums[2 * i][v], sums[2 * i + 2][v]);
+                    let sum = S::mul(S::fma(sums[2 * i + 1][v], two, ends), S::splat(1.0 / 16.0));
+                    store::<S, T, FULL>(y.add(i * self.c + k + v * S::LANES), sum, count);
+                }
             }
         }
     }

@@ -63,13 +63,16 @@ impl GlobalPool {
             for segment in share.clone() {
                 // SAFETY: the lengths were checked, so every segment lies in the input; nobody else touches the sums.
                 unsafe {
-                    T::add(self.isa, Add {
-                        x: x.at(segment.start(&self.input)),
-                        pixels: segment.pixels,
-                        channels,
-                        radix: self.radix,
-                        sums: means.at(&share, segment.image),
-                    });
+                    T::add(
+                        self.isa,
+                        Add {
+                            x: x.at(segment.start(&self.input)),
+                            pixels: segment.pixels,
+                            channels,
+                            radix: self.radix,
+                            sums: means.at(&share, segment.image),
+                        },
+                    );
                 }
             }
         });

@@ -9,7 +9,7 @@
 //! Windows are clipped to the map, so padding needs no halo. Outputs whose windows are clipped to the left or right, or
 //! whose windows have no code of their own, run in a loop of their own, one at a time.
 
-use crate::pointwise::{load, store};
+use crate::pointwise::{load, loads, store};
 use crate::simd::{Kernel, Simd};
 use crate::work::{In, LARGEST, Out, Segment, Work, check_length, check_map, check_part};
 use crate::{Element, Isa, KernelError, Map, Part, Pool};
@@ -220,6 +220,10 @@ impl Windows {
     }
 }
 
+/// Outputs that share the sums of their columns, whose vectors all stay in registers. More would share more, but read
+/// from so many pixels at once that their cache lines, often a power of two apart, push each other out.
+const N: usize = 2;
+
 /// Neighbouring outputs of a row.
 pub struct Windowed<'a, T, const MAX: bool> {
     windows: &'a Windows,
@@ -247,7 +251,8 @@ impl<T: Element, const MAX: bool> Kernel for Windowed<'_, T, MAX> {
     unsafe fn run<S: Simd>(self) {
         let spec = &self.windows.spec;
         let end = self.first + self.pixels;
-        let inner = self.windows.inner.start.clamp(self.first, end)..self.windows.inner.end.clamp(self.first, end);
+        let inner =
+            self.windows.inner.start.clamp(self.first, end)..self.windows.inner.end.clamp(self.first, end);
         unsafe {
             for x in self.first..inner.start {
                 self.one::<S>(x);
@@ -255,10 +260,10 @@ impl<T: Element, const MAX: bool> Kernel for Windowed<'_, T, MAX> {
             let mut x = inner.start;
             if spec.dilation[1] == 1 {
                 x = match (spec.kernel[1], spec.stride[1]) {
-                    (3, 2) => self.columns::<S, 3, 2, 3>(inner.clone()),
-                    (3, 1) => self.columns::<S, 3, 1, 4>(inner.clone()),
-                    (2, 2) => self.columns::<S, 2, 2, 4>(inner.clone()),
-                    (2, 1) => self.columns::<S, 2, 1, 4>(inner.clone()),
+                    (3, 2) => self.columns::<S, 3, 2>(inner.clone()),
+                    (3, 1) => self.columns::<S, 3, 1>(inner.clone()),
+                    (2, 2) => self.columns::<S, 2, 2>(inner.clone()),
+                    (2, 1) => self.columns::<S, 2, 1>(inner.clone()),
                     _ => x,
                 };
             }
@@ -285,10 +290,7 @@ impl<T: Element, const MAX: bool> Windowed<'_, T, MAX> {
 
     /// As many of `outputs` as are multiples of `N`; returns the first that is left.
     #[inline(always)]
-    unsafe fn columns<S: Simd, const KERNEL: usize, const STRIDE: usize, const N: usize>(
-        &self,
-        outputs: Range<usize>,
-    ) -> usize {
+    unsafe fn columns<S: Simd, const KERNEL: usize, const STRIDE: usize>(&self, outputs: Range<usize>) -> usize {
         let spec = &self.windows.spec;
         let c = spec.input.c;
         let mut at = outputs.start;
@@ -297,12 +299,16 @@ impl<T: Element, const MAX: bool> Windowed<'_, T, MAX> {
                 let x = self.x.add((at * STRIDE - spec.padding[1]) * c);
                 let y = self.y.add((at - self.first) * c);
                 let mut k = 0;
+                while k + 2 * S::LANES <= c {
+                    self.step::<S, KERNEL, STRIDE, 2, true>(x.add(k), y.add(k), 0);
+                    k += 2 * S::LANES;
+                }
                 while k + S::LANES <= c {
-                    self.step::<S, KERNEL, STRIDE, N, true>(x.add(k), y.add(k), 0);
+                    self.step::<S, KERNEL, STRIDE, 1, true>(x.add(k), y.add(k), 0);
                     k += S::LANES;
                 }
                 if k < c {
-                    self.step::<S, KERNEL, STRIDE, N, false>(x.add(k), y.add(k), c - k);
+                    self.step::<S, KERNEL, STRIDE, 1, false>(x.add(k), y.add(k), c - k);
                 }
             }
             at += N;
@@ -310,9 +316,9 @@ impl<T: Element, const MAX: bool> Windowed<'_, T, MAX> {
         at
     }
 
-    /// One vector of channels of `N` outputs.
+    /// `V` vectors of channels of `N` outputs.
     #[inline(always)]
-    unsafe fn step<S: Simd, const KERNEL: usize, const STRIDE: usize, const N: usize, const FULL: bool>(
+    unsafe fn step<S: Simd, const KERNEL: usize, const STRIDE: usize, const V: usize, const FULL: bool>(
         &self,
         x: *const T,
         y: *mut T,
@@ -323,26 +329,39 @@ impl<T: Element, const MAX: bool> Windowed<'_, T, MAX> {
         let row = spec.dilation[0] * spec.input.row();
         unsafe {
             // Room for the columns of any instance; those beyond the last are never used.
-            let mut column = [S::splat(0.0); 8];
+            let mut column = [[S::splat(0.0); V]; 5];
             let columns = const { (N - 1) * STRIDE + KERNEL };
-            for (j, column) in column.iter_mut().enumerate().take(columns) {
-                *column = load::<S, T, FULL>(x.add(j * c), count);
+            for j in 0..columns {
+                column[j] = loads::<S, T, V, FULL>(x.add(j * c), count);
             }
+            let mut x = x;
             for r in 1..self.rows {
-                for (j, column) in column.iter_mut().enumerate().take(columns) {
-                    *column = Self::combine::<S>(*column, load::<S, T, FULL>(x.add(r * row + j * c), count));
+                x = x.add(row);
+                for j in 0..columns {
+                    let loaded = loads::<S, T, V, FULL>(x.add(j * c), count);
+                    for v in 0..V {
+                        column[j][v] = Self::combine::<S>(column[j][v], loaded[v]);
+                    }
+                }
+                // The rows that the next row of outputs does not share come from far: what the next outputs need of them.
+                if r + spec.stride[0] >= self.rows {
+                    for j in columns..columns + N * STRIDE {
+                        S::prefetch(x.wrapping_add(j * c).cast());
+                    }
                 }
             }
             let scale = S::splat(self.scale(KERNEL));
             for i in 0..N {
-                let mut v = column[i * STRIDE];
-                for j in 1..KERNEL {
-                    v = Self::combine::<S>(v, column[i * STRIDE + j]);
+                for v in 0..V {
+                    let mut sum = column[i * STRIDE][v];
+                    for j in 1..KERNEL {
+                        sum = Self::combine::<S>(sum, column[i * STRIDE + j][v]);
+                    }
+                    if !MAX {
+                        sum = S::mul(sum, scale);
+                    }
+                    store::<S, T, FULL>(y.add(i * c + v * S::LANES), sum, count);
                 }
-                if !MAX {
-                    v = S::mul(v, scale);
-                }
-                store::<S, T, FULL>(y.add(i * c), v, count);
             }
         }
     }
@@ -354,8 +373,7 @@ impl<T: Element, const MAX: bool> Windowed<'_, T, MAX> {
         let c = spec.input.c;
         let taps = spec.taps(1, at);
         let left = (spec.start(1, at) + (taps.start * spec.dilation[1]) as isize) as usize;
-        let counted =
-            if self.windows.mean == Mean::Padded { spec.padded_taps(1, at) } else { taps.len() };
+        let counted = if self.windows.mean == Mean::Padded { spec.padded_taps(1, at) } else { taps.len() };
         let scale = self.scale(counted);
         unsafe {
             let (x, y) = (self.x.add(left * c), self.y.add((at - self.first) * c));

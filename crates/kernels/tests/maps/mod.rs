@@ -1,5 +1,7 @@
 //! What the tests of the kernels on maps share: random maps with poisoned halos, and a check of every output.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::print_stdout, reason = "levels that could not run are shown")]
+#![allow(clippy::single_range_in_vec_init, reason = "bands of rows, of which there may be one")]
 
 use cardinal_kernels::{Element, Halo, Isa, Level, Line, Map, Part, Pool};
 use proptest::prelude::*;
@@ -154,9 +156,13 @@ impl<T: Element> Images<T> {
                     let (value, tolerance) = expected(place);
                     let found = f64::from(found.to_f32());
                     // Half a unit in the last place; a little more, because a number may be off across a tie.
-                    let rounding = if size_of::<T>() == 2 { 0.502 / 128.0 * (value.abs() + tolerance) } else { 0.0 };
+                    let rounding =
+                        if size_of::<T>() == 2 { 0.502 / 128.0 * (value.abs() + tolerance) } else { 0.0 };
                     let off = (found - value).abs();
-                    assert!(off <= tolerance + rounding, "{place:?}: {found}, not {value} ({off:e} > {tolerance:e})");
+                    assert!(
+                        off <= tolerance + rounding,
+                        "{place:?}: {found}, not {value} ({off:e} > {tolerance:e})"
+                    );
                 }
                 None => {
                     let (found, was) = (found.to_f32().to_bits(), was.to_f32().to_bits());
@@ -168,8 +174,12 @@ impl<T: Element> Images<T> {
 }
 
 pub(crate) fn halo() -> impl Strategy<Value = Halo> {
-    let some = (0..3_usize, 0..3_usize, 0..3_usize, 0..3_usize)
-        .prop_map(|(top, left, bottom, right)| Halo { top, left, bottom, right });
+    let some = (0..3_usize, 0..3_usize, 0..3_usize, 0..3_usize).prop_map(|(top, left, bottom, right)| Halo {
+        top,
+        left,
+        bottom,
+        right,
+    });
     prop_oneof![Just(Halo::default()), some]
 }
 

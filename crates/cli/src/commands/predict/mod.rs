@@ -155,7 +155,12 @@ impl Args {
         Ok((outcomes, failures))
     }
 
-    fn flush(&self, batch: &mut Batch, runner: &mut Runner, names: &[String]) -> anyhow::Result<Vec<Outcome>> {
+    fn flush(
+        &self,
+        batch: &mut Batch,
+        runner: &mut Runner,
+        names: &[String],
+    ) -> anyhow::Result<Vec<Outcome>> {
         let Batch { files, values } = std::mem::take(batch);
         if files.is_empty() {
             return Ok(Vec::new());

@@ -13,6 +13,9 @@ const MAX_HEADER: u64 = 100_000_000;
 /// Lines in all graphs together: a line takes up to 30 times its bytes once it is read, and no network has as many.
 const MAX_LINES: usize = 1 << 18;
 
+/// Bytes of all graphs together, against lines of great length.
+const MAX_TEXT: usize = 1 << 24;
+
 /// Bytes that are turned into numbers at once: they stay in the cache.
 const CHUNK: usize = 1 << 17;
 
@@ -140,6 +143,10 @@ fn read_graphs(metadata: &BTreeMap<String, String>, tensors: &HashMap<String, Te
         return Err("its graphs are not `graph.0`, `graph.1` and so on".into());
     }
     let lines: usize = texts.iter().map(|text| text.lines().count()).sum();
+    let bytes: usize = texts.iter().map(|text| text.len()).sum();
+    if bytes > MAX_TEXT {
+        return Err(format!("its graphs have {bytes} bytes; {MAX_TEXT} are allowed"));
+    }
     if lines > MAX_LINES {
         return Err(format!("its graphs have {lines} lines; {MAX_LINES} are allowed"));
     }

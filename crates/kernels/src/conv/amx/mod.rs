@@ -107,16 +107,20 @@ impl Amx {
         self.run_on::<Hardware>(pool, part, io)
     }
 
-    /// Estimates the seconds that [`run`](Self::run) takes for whole images. Measured: a tile load and a product each
-    /// take 5.9 ns whatever the rows, and hide each other; the epilogue of a panel and a pair of tiles takes about 40
-    /// ns; two cores read 75 to 17 GB/s, the less the more.
+    /// Estimates the seconds that [`run`](Self::run) takes for whole images.
+    ///
+    /// Measured: a tile load and a product each take 5.9 ns whatever the rows, and hide each other; 3x3 layers whose
+    /// weights and pixels both come from L2 reach 1.5 of 2.75 TFLOP/s; two cores read 75 to 17 GB/s, the less the
+    /// more. Guessed: the epilogue of a panel and a pair of tiles takes about 40 ns, handing work to the threads 2 us.
     #[must_use]
     pub fn cost(spec: &ConvSpec, images: usize, threads: usize) -> f64 {
         let steps = Steps::new(spec);
         let plan = Plan::new(spec, &steps, images.max(1), &(0..spec.output.h));
         let passes = images.max(1).div_ceil(plan.images);
         let panels = (spec.groups / steps.groups * steps.outputs.div_ceil(PANEL)) as f64;
-        let pass_ns = plan.nanoseconds(spec, &steps) + panels * 20.0 * plan.walk.tiles as f64;
+        let from_l1 = steps.len() * 4 * TILE_LINES * Line::BYTES <= 40 << 10;
+        let products = plan.nanoseconds(spec, &steps) * if from_l1 { 1.0 } else { 1.8 };
+        let pass_ns = products + panels * 20.0 * plan.walk.tiles as f64;
         let compute = pass_ns * passes as f64 / threads.max(1) as f64;
         let maps = spec.input.image() + spec.output.image() * if spec.residual.is_some() { 2 } else { 1 };
         let bytes = (images * maps * 2 + spec.weights() * 2) as f64;

@@ -106,7 +106,8 @@ impl Direct {
         at_least(CONV, "scratch", io.scratch.len(), self.scratch(pool.threads()))?;
         let ConvIo { input, output, residual, pooled, scratch } = io;
         let channels = self.spec.output.c;
-        let mut pooled = pooled.filter(|_| self.spec.pooled).map(|pooled| &mut pooled[..part.images * channels]);
+        let mut pooled =
+            pooled.filter(|_| self.spec.pooled).map(|pooled| &mut pooled[..part.images * channels]);
         if let Some(pooled) = &mut pooled
             && part.rows.start == 0
         {
@@ -125,7 +126,9 @@ impl Direct {
                 pooled: pooled.as_mut().map(|pooled| pooled.as_mut_ptr()),
             };
             pool.run(|worker| {
-                let Some((pixels, panels)) = grid.share(pixels, self.plan.panels.len(), worker) else { return };
+                let Some((pixels, panels)) = grid.share(pixels, self.plan.panels.len(), worker) else {
+                    return;
+                };
                 // SAFETY: the scratch memory was checked to hold every worker's part, and no two overlap.
                 let scratch = unsafe { self.own_scratch(&scratch, worker) };
                 // SAFETY: the slices were checked to hold every pixel of the part and its window, the level is the one
@@ -150,7 +153,8 @@ impl Direct {
     fn parts(&self) -> [usize; 5] {
         let table = Line::count(BLOCK * size_of::<usize>());
         let sums = Line::count(BLOCK * self.plan.tile.width() * size_of::<f32>());
-        let pooled = if self.spec.pooled { Line::count(2 * self.spec.output.c * size_of::<f32>()) } else { 0 };
+        let pooled =
+            if self.spec.pooled { Line::count(2 * self.spec.output.c * size_of::<f32>()) } else { 0 };
         [2 * table, table, table, sums, pooled]
     }
 

@@ -153,7 +153,7 @@ fn merged(spec: &ConvSpec, tile: &TileShape) -> usize {
         (spec.groups / merge) * vectors * (merge * inputs * spec.kernel[0] * spec.kernel[1] + 20)
     };
     (1..=spec.groups)
-        .filter(|&merge| spec.groups % merge == 0 && (merge == 1 || merge * outputs <= tile.width()))
+        .filter(|&merge| spec.groups.is_multiple_of(merge) && (merge == 1 || merge * outputs <= tile.width()))
         .min_by_key(|&merge| cost(merge))
         .unwrap_or(1)
 }

@@ -9,8 +9,8 @@
 use super::plan::Segment;
 use crate::activation::Activation;
 use crate::simd::{Kernel, Simd};
-use std::sync::atomic::{Ordering, compiler_fence};
 use crate::{Bf16, DType, Element, Line};
+use std::sync::atomic::{Ordering, compiler_fence};
 
 /// The tiles of one panel and one slice over a block of pixels.
 #[derive(Clone, Copy)]
@@ -258,7 +258,6 @@ unsafe fn products<S: Simd, const R: usize, const V: usize>(
     segments: &[Segment],
     mut weights: *const f32,
 ) -> [[S::V; V]; R] {
-    // With eight, the compiler's order of loads leaves too few registers for the sums.
     const UNROLL: usize = 4;
     // SAFETY: the same contract.
     unsafe {
