@@ -25,3 +25,12 @@ parity-table:
 # Golden values of all networks, from timm (an hour or two on 2 cores).
 fixtures:
     bash tools/fixtures.sh
+
+# Cardinal beside PyTorch, ONNX Runtime, OpenVINO, tract and rten on this machine; installs them into bench/.venv.
+bench-peers *ARGS:
+    cargo build --release
+    python3 bench/peers.py --install {{ARGS}}
+
+# Every convolution of three networks, kernel by kernel, beside the peak of the processor.
+bench-kernels *ARGS:
+    cargo run --release -p cardinal-kernels --example conv_bench -- {{ARGS}}

@@ -273,6 +273,10 @@ impl Translator {
                 let inputs: Vec<_> = op.tensors.iter().collect();
                 self.read_all(Op::Concat, &inputs, &op.out)
             }
+            Base::RepeatDim(op) if op.dim == 1 => {
+                let inputs = vec![&op.tensor; op.times];
+                self.read_all(Op::Concat, &inputs, &op.out)
+            }
             Base::Slice(op) => {
                 let shape = &op.tensor.shape;
                 let mut channels = None;

@@ -8,7 +8,7 @@ use cardinal_kernels::DType;
 use proptest::prelude::*;
 
 const TEXT: &str = "\
-graph \"a\\n    < b & c\"
+graph \"a<b&c\"
 input %x [1, 4, 8, 8]
 const @w [8, 2, 3, 3]
 const @b [8]

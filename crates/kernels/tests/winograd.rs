@@ -288,7 +288,7 @@ fn is_accurate_at_the_sizes_of_networks() {
         for tile in [Tile::Two, Tile::Four] {
             case.tile = tile;
             for &isa in Isa::available() {
-                let (found, _) = case.run(isa, &pools()[1], &[0..spec.output.h]);
+                let (found, _) = case.run(isa, &pools()[1], &bands(spec.output.h, &[]));
                 let error = case.error(&found);
                 let (map, inputs) = (spec.output, spec.group_inputs());
                 println!(
@@ -309,9 +309,9 @@ fn threads_decide_the_result_alone() {
     spec.pooled = true;
     let case = Case::new(spec, Tile::Four, 3, true, 1);
     for pool in pools() {
-        let first = case.run(Isa::best(), pool, &[0..14]);
+        let first = case.run(Isa::best(), pool, &bands(14, &[]));
         for _ in 0..5 {
-            assert_eq!(first, case.run(Isa::best(), pool, &[0..14]), "{} threads", pool.threads());
+            assert_eq!(first, case.run(Isa::best(), pool, &bands(14, &[])), "{} threads", pool.threads());
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::network::{Choice, compiled_metadata};
 use crate::output::{giga, millions};
 use anyhow::Context;
 use cardinal_engine::DType;
-use cardinal_engine::graph::{Graph, Package};
+use cardinal_engine::graph::{Cost, Package};
 use cardinal_engine::passes::{self, Optimized};
 use cardinal_engine::plan::Plan;
 use serde_json::json;
@@ -55,6 +55,8 @@ pub(crate) struct Args {
 struct Compiled {
     size: usize,
     before: usize,
+    /// Of the graph as it was captured.
+    cost: Cost,
     optimized: Optimized,
     plan: Plan,
     time: Duration,
@@ -71,10 +73,10 @@ impl Args {
         for size in sizes {
             let start = Instant::now();
             let graph = loaded.network.graph([loaded.network.in_chans(), size, size])?;
-            let before = graph.nodes.len();
+            let (before, cost) = (graph.nodes.len(), graph.analyze(DType::F32).total);
             let optimized = passes::optimize(graph)?;
             let plan = self.compute.plan(&optimized.graph, usize::from(self.batch))?;
-            results.push(Compiled { size, before, optimized, plan, time: start.elapsed() });
+            results.push(Compiled { size, before, cost, optimized, plan, time: start.elapsed() });
         }
         let first = &results[0].optimized.graph;
         if let Some(path) = &self.svg {
@@ -108,21 +110,15 @@ impl Args {
     }
 }
 
-fn counts(graph: &Graph) -> (usize, usize) {
-    let total = graph.analyze(DType::F32).total;
-    (total.parameters as usize, total.macs as usize)
-}
-
 fn print(out: &mut impl Write, result: &Compiled) -> std::io::Result<()> {
-    let Compiled { size, before, optimized, plan, time } = result;
+    let Compiled { size, before, cost, optimized, plan, time } = result;
     let graph = &optimized.graph;
-    let (params, macs) = counts(graph);
     writeln!(
         out,
         "{} at {size}x{size}: {} M parameters, {} GMACs; {before} operators became {} in {:.2} s",
         graph.name,
-        millions(params),
-        giga(macs),
+        millions(cost.parameters as usize),
+        giga(cost.macs as usize),
         graph.nodes.len(),
         time.as_secs_f64(),
     )?;
@@ -133,13 +129,12 @@ fn print(out: &mut impl Write, result: &Compiled) -> std::io::Result<()> {
 }
 
 fn as_json(result: &Compiled) -> serde_json::Value {
-    let Compiled { size, before, optimized, plan, time } = result;
-    let (params, macs) = counts(&optimized.graph);
+    let Compiled { size, before, cost, optimized, plan, time } = result;
     json!({
         "model": optimized.graph.name,
         "img_size": size,
-        "param_count": params,
-        "macs": macs,
+        "param_count": cost.parameters,
+        "macs": cost.macs,
         "operators_captured": before,
         "operators": optimized.graph.nodes.len(),
         "remarks": optimized.remarks.iter().map(ToString::to_string).collect::<Vec<_>>(),

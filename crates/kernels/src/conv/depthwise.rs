@@ -20,7 +20,7 @@ use super::{CONV, ConvIo};
 use crate::pointwise::{activate, load, store};
 use crate::simd::{Kernel, Simd};
 use crate::work::{In, Means, Out, Segment, Share, Work, check_length};
-use crate::{DType, Element, Isa, KernelError, Part, Pool};
+use crate::{Activation, DType, Element, Isa, KernelError, Part, Pool};
 use std::ptr::{null, null_mut};
 
 /// Channels whose weights lie together: a multiple of every level's vector.
@@ -95,7 +95,12 @@ impl Depthwise {
     /// # Errors
     ///
     /// A slice is too short, or `T` is not the format that the weights were packed for.
-    pub(crate) fn run<T: Element>(&self, pool: &Pool, part: &Part, io: ConvIo<'_, T>) -> Result<(), KernelError> {
+    pub(crate) fn run<T: Element>(
+        &self,
+        pool: &Pool,
+        part: &Part,
+        io: ConvIo<'_, T>,
+    ) -> Result<(), KernelError> {
         let spec = &self.spec;
         spec.check_io(part, &io)?;
         check_length(CONV, "scratch", io.scratch.len(), 1, self.scratch(pool.threads()))?;
@@ -133,14 +138,13 @@ impl Depthwise {
     /// # Safety
     ///
     /// The segment lies in the output, and the memory is that of the specification.
-    unsafe fn row<T>(&self, memory: &Memory<'_, T>, share: &Share, segment: Segment) -> Row<'_, T> {
+    unsafe fn row<T>(&self, memory: &Memory<'_, T>, share: &Share, segment: Segment) -> Row<T> {
         let spec = &self.spec;
         let place = |axis: usize, at: usize| (at * spec.stride[axis]) as isize - spec.padding[axis] as isize;
         let from = spec.input.at(place(0, segment.y), place(1, segment.x));
         // SAFETY: the first tap of the first output lies in the input and its halo; the rest is the caller's promise.
         unsafe {
             Row {
-                kernel: self,
                 x: memory.x.at(segment.image * spec.input.image() + from),
                 y: memory.y.at(segment.start(&spec.output)),
                 residual: match (&spec.residual, memory.residual) {
@@ -149,6 +153,15 @@ impl Depthwise {
                 },
                 sums: memory.means.map_or(null_mut(), |means| means.at(share, segment.image)),
                 pixels: segment.pixels,
+                weight: self.weight.as_ptr(),
+                bias: self.bias.as_ptr(),
+                inputs: spec.input.c,
+                outputs: spec.output.c,
+                kernel: spec.kernel,
+                stride: spec.stride,
+                row: spec.dilation[0] * spec.input.row(),
+                dilation: spec.dilation[1],
+                activation: spec.activation,
             }
         }
     }
@@ -161,9 +174,8 @@ struct Memory<'a, T> {
     means: Option<&'a Means>,
 }
 
-/// Neighbouring outputs of a row.
-struct Row<'a, T> {
-    kernel: &'a Depthwise,
+/// Neighbouring outputs of a row, with all that the loops need by value: they would load it anew after every store.
+struct Row<T> {
     /// The first tap of the first output.
     x: *const T,
     y: *mut T,
@@ -172,37 +184,48 @@ struct Row<'a, T> {
     /// Null, or one number for each channel.
     sums: *mut f32,
     pixels: usize,
+    weight: *const f32,
+    bias: *const f32,
+    /// Channels of the input and of the output.
+    inputs: usize,
+    outputs: usize,
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    /// Elements from one row of taps to the next.
+    row: usize,
+    /// Pixels from one column of taps to the next.
+    dilation: usize,
+    activation: Activation,
 }
 
 // SAFETY of the blocks below: the caller of `Kernel::run` promises that the windows of all `pixels` outputs lie in the
 // input, that outputs, residual and sums are there and that no other thread touches outputs and sums. Outputs are
 // below `pixels` by the loops' bounds, channels below `c`; weights and biases are padded to whole panels.
 #[expect(clippy::undocumented_unsafe_blocks, reason = "one argument for all, above")]
-impl<T: Element> Kernel for Row<'_, T> {
+impl<T: Element> Kernel for Row<T> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let spec = &self.kernel.spec;
-        let width = if spec.dilation[1] == 1 && spec.group_outputs() == 1 { spec.kernel[1] } else { 0 };
+        let width = if self.dilation == 1 && self.inputs == self.outputs { self.kernel[1] } else { 0 };
         unsafe {
-            match (width, spec.stride[1]) {
-                (3, 1) => self.outputs::<S, 3, 1>(),
-                (3, 2) => self.outputs::<S, 3, 2>(),
-                (5, 1) => self.outputs::<S, 5, 1>(),
-                (5, 2) => self.outputs::<S, 5, 2>(),
-                (7, 1) => self.outputs::<S, 7, 1>(),
-                _ => self.outputs::<S, 0, 0>(),
+            match (width, self.stride[1]) {
+                (3, 1) => self.all::<S, 3, 1>(),
+                (3, 2) => self.all::<S, 3, 2>(),
+                (5, 1) => self.all::<S, 5, 1>(),
+                (5, 2) => self.all::<S, 5, 2>(),
+                (7, 1) => self.all::<S, 7, 1>(),
+                _ => self.all::<S, 0, 0>(),
             }
         }
     }
 }
 
 #[expect(clippy::undocumented_unsafe_blocks, reason = "one argument for all, above")]
-impl<T: Element> Row<'_, T> {
+impl<T: Element> Row<T> {
     /// All outputs with a kernel of `WIDTH` columns, or any for 0.
     #[inline(always)]
-    unsafe fn outputs<S: Simd, const WIDTH: usize, const STRIDE: usize>(&self) {
+    unsafe fn all<S: Simd, const WIDTH: usize, const STRIDE: usize>(&self) {
         unsafe {
             // As many accumulators as leave room for a row of weights and an input.
             if S::REGISTERS >= 32 && self.pixels >= 8 {
@@ -218,7 +241,7 @@ impl<T: Element> Row<'_, T> {
     /// All outputs, `N` at a time; there are at least `N`.
     #[inline(always)]
     unsafe fn by<S: Simd, const WIDTH: usize, const STRIDE: usize, const N: usize>(&self) {
-        let c = self.kernel.spec.output.c;
+        let c = self.outputs;
         let mut next = 0;
         while next < self.pixels {
             // The last ones overlap those before, which must not be summed twice.
@@ -247,10 +270,9 @@ impl<T: Element> Row<'_, T> {
         k: usize,
         count: usize,
     ) {
-        let spec = &self.kernel.spec;
-        let c = spec.output.c;
+        let c = self.outputs;
         unsafe {
-            let mut acc = [S::load(self.kernel.bias.as_ptr().add(k)); N];
+            let mut acc = [S::load(self.bias.add(k)); N];
             if WIDTH == 0 {
                 self.any_window::<S, N, FULL>(&mut acc, at, k, count);
             } else {
@@ -262,7 +284,7 @@ impl<T: Element> Row<'_, T> {
                     acc[i] = S::add(acc[i], load::<S, T, FULL>(residual.add(i * c), count));
                 }
             }
-            let acc = activate::<S, N>(spec.activation, acc);
+            let acc = activate::<S, N>(self.activation, acc);
             let y = self.y.add(at * c + k);
             for i in 0..N {
                 store::<S, T, FULL>(y.add(i * c), acc[i], count);
@@ -283,8 +305,8 @@ impl<T: Element> Row<'_, T> {
     /// The weights of channels from `k`, tap by tap.
     #[inline(always)]
     unsafe fn weights(&self, k: usize) -> *const f32 {
-        let taps = self.kernel.spec.kernel[0] * self.kernel.spec.kernel[1];
-        unsafe { self.kernel.weight.as_ptr().add(k / PANEL * taps * PANEL + k % PANEL) }
+        let taps = self.kernel[0] * self.kernel[1];
+        unsafe { self.weight.add(k / PANEL * taps * PANEL + k % PANEL) }
     }
 
     #[inline(always)]
@@ -295,12 +317,11 @@ impl<T: Element> Row<'_, T> {
         k: usize,
         count: usize,
     ) {
-        let spec = &self.kernel.spec;
-        let c = spec.input.c;
+        let c = self.inputs;
         unsafe {
             let mut weights = self.weights(k);
             let mut x = self.x.add(at * STRIDE * c + k);
-            for _ in 0..spec.kernel[0] {
+            for row in 0..self.kernel[0] {
                 let mut w = [acc[0]; WIDTH];
                 for j in 0..WIDTH {
                     w[j] = S::load(weights.add(j * PANEL));
@@ -314,7 +335,13 @@ impl<T: Element> Row<'_, T> {
                     }
                 }
                 weights = weights.add(WIDTH * PANEL);
-                x = x.add(spec.dilation[0] * spec.input.row());
+                // The rows that the next row of outputs does not share come from far: what the next outputs need of them.
+                if row + self.stride[0] >= self.kernel[0] {
+                    for j in (N - 1) * STRIDE + WIDTH..(2 * N - 1) * STRIDE + WIDTH {
+                        S::prefetch(x.wrapping_add(j * c).cast());
+                    }
+                }
+                x = x.wrapping_add(self.row);
             }
         }
     }
@@ -328,17 +355,16 @@ impl<T: Element> Row<'_, T> {
         k: usize,
         count: usize,
     ) {
-        let spec = &self.kernel.spec;
-        let (c, [row, column]) = (spec.input.c, spec.dilation);
-        let multiplier = spec.group_outputs();
+        let (c, stride) = (self.inputs, self.stride[1]);
+        let multiplier = self.outputs / c;
         unsafe {
             let mut weights = self.weights(k);
-            for y in 0..spec.kernel[0] {
-                for x in 0..spec.kernel[1] {
+            for y in 0..self.kernel[0] {
+                for x in 0..self.kernel[1] {
                     let w = S::load(weights);
-                    let x = self.x.add(y * row * spec.input.row() + (at * spec.stride[1] + x * column) * c);
+                    let x = self.x.add(y * self.row + (at * stride + x * self.dilation) * c);
                     for i in 0..N {
-                        let x = x.add(i * spec.stride[1] * c);
+                        let x = x.add(i * stride * c);
                         let x = if multiplier == 1 {
                             load::<S, T, FULL>(x.add(k), count)
                         } else {

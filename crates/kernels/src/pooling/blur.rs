@@ -101,7 +101,7 @@ pub struct Blur<T> {
 }
 
 /// Outputs that share the sums of their columns; as few as for the windows of [`MaxPool`](super::MaxPool).
-const N: usize = 2;
+const N: usize = 1;
 
 // SAFETY of the blocks below: the caller of `Kernel::run` promises that each of `rows` is valid for `w * c` numbers,
 // and that the outputs are `pixels` of a row of half as many columns that no other thread touches. `inner` is given
@@ -138,9 +138,9 @@ impl<T: Element> Blur<T> {
         let mut k = 0;
         unsafe {
             let y = self.y.add((at - self.first) * self.c);
-            while k + 2 * S::LANES <= self.c {
-                self.step::<S, OUT, IN, 2, true>(&columns, y, k, 0);
-                k += 2 * S::LANES;
+            while k + 4 * S::LANES <= self.c {
+                self.step::<S, OUT, IN, 4, true>(&columns, y, k, 0);
+                k += 4 * S::LANES;
             }
             while k + S::LANES <= self.c {
                 self.step::<S, OUT, IN, 1, true>(&columns, y, k, 0);

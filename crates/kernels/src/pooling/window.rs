@@ -216,15 +216,18 @@ impl Windows {
             let row = segment.image * self.spec.input.image() + self.spec.input.at(top, 0);
             (x.at(row), y.at(segment.start(&self.spec.output)))
         };
-        Windowed { windows: self, x, y, rows: rows.len(), counted, first: segment.x, pixels: segment.pixels }
+        let row = self.spec.dilation[0] * self.spec.input.row();
+        let (c, stride) = (self.spec.input.c, self.spec.stride[0]);
+        let (first, pixels) = (segment.x, segment.pixels);
+        Windowed { windows: self, x, y, rows: rows.len(), counted, first, pixels, row, stride, c }
     }
 }
 
 /// Outputs that share the sums of their columns, whose vectors all stay in registers. More would share more, but read
 /// from so many pixels at once that their cache lines, often a power of two apart, push each other out.
-const N: usize = 2;
+const N: usize = 1;
 
-/// Neighbouring outputs of a row.
+/// Neighbouring outputs of a row, with what the loops need by value: they would load it anew after every store.
 pub struct Windowed<'a, T, const MAX: bool> {
     windows: &'a Windows,
     /// Column 0 of the first row that the windows read.
@@ -238,6 +241,11 @@ pub struct Windowed<'a, T, const MAX: bool> {
     /// The column of the first output.
     first: usize,
     pixels: usize,
+    /// Elements from one row of taps to the next.
+    row: usize,
+    /// Rows from one window to the next.
+    stride: usize,
+    c: usize,
 }
 
 // SAFETY of the blocks below: the caller of `Kernel::run` promises that the clipped windows of the outputs lie in the
@@ -290,18 +298,20 @@ impl<T: Element, const MAX: bool> Windowed<'_, T, MAX> {
 
     /// As many of `outputs` as are multiples of `N`; returns the first that is left.
     #[inline(always)]
-    unsafe fn columns<S: Simd, const KERNEL: usize, const STRIDE: usize>(&self, outputs: Range<usize>) -> usize {
-        let spec = &self.windows.spec;
-        let c = spec.input.c;
+    unsafe fn columns<S: Simd, const KERNEL: usize, const STRIDE: usize>(
+        &self,
+        outputs: Range<usize>,
+    ) -> usize {
+        let (c, padding) = (self.c, self.windows.spec.padding[1]);
         let mut at = outputs.start;
         while at + N <= outputs.end {
             unsafe {
-                let x = self.x.add((at * STRIDE - spec.padding[1]) * c);
+                let x = self.x.add((at * STRIDE - padding) * c);
                 let y = self.y.add((at - self.first) * c);
                 let mut k = 0;
-                while k + 2 * S::LANES <= c {
-                    self.step::<S, KERNEL, STRIDE, 2, true>(x.add(k), y.add(k), 0);
-                    k += 2 * S::LANES;
+                while k + 4 * S::LANES <= c {
+                    self.step::<S, KERNEL, STRIDE, 4, true>(x.add(k), y.add(k), 0);
+                    k += 4 * S::LANES;
                 }
                 while k + S::LANES <= c {
                     self.step::<S, KERNEL, STRIDE, 1, true>(x.add(k), y.add(k), 0);
@@ -324,9 +334,7 @@ impl<T: Element, const MAX: bool> Windowed<'_, T, MAX> {
         y: *mut T,
         count: usize,
     ) {
-        let spec = &self.windows.spec;
-        let c = spec.input.c;
-        let row = spec.dilation[0] * spec.input.row();
+        let (c, row) = (self.c, self.row);
         unsafe {
             // Room for the columns of any instance; those beyond the last are never used.
             let mut column = [[S::splat(0.0); V]; 5];
@@ -344,7 +352,7 @@ impl<T: Element, const MAX: bool> Windowed<'_, T, MAX> {
                     }
                 }
                 // The rows that the next row of outputs does not share come from far: what the next outputs need of them.
-                if r + spec.stride[0] >= self.rows {
+                if r + self.stride >= self.rows {
                     for j in columns..columns + N * STRIDE {
                         S::prefetch(x.wrapping_add(j * c).cast());
                     }
@@ -370,7 +378,7 @@ impl<T: Element, const MAX: bool> Windowed<'_, T, MAX> {
     #[inline(always)]
     unsafe fn one<S: Simd>(&self, at: usize) {
         let spec = &self.windows.spec;
-        let c = spec.input.c;
+        let c = self.c;
         let taps = spec.taps(1, at);
         let left = (spec.start(1, at) + (taps.start * spec.dilation[1]) as isize) as usize;
         let counted = if self.windows.mean == Mean::Padded { spec.padded_taps(1, at) } else { taps.len() };
@@ -398,7 +406,7 @@ impl<T: Element, const MAX: bool> Windowed<'_, T, MAX> {
         count: usize,
     ) {
         let spec = &self.windows.spec;
-        let (row, column) = (spec.dilation[0] * spec.input.row(), spec.dilation[1] * spec.input.c);
+        let (row, column) = (self.row, spec.dilation[1] * self.c);
         unsafe {
             let mut v = load::<S, T, FULL>(x, count);
             for r in 0..self.rows {

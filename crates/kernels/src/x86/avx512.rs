@@ -57,6 +57,13 @@ unsafe fn round_bf16(value: __m512) -> __m256i {
     }
 }
 
+/// The same in one instruction, which needs AVX512-BF16; denormals become zero.
+#[inline(always)]
+unsafe fn convert_bf16(value: __m512) -> __m256i {
+    // SAFETY: the caller has AVX512-BF16; both types are 256 bits of any value.
+    unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(value)) }
+}
+
 #[inline(always)]
 unsafe fn dot_as_f32(acc: __m512, a: __m512i, b: __m512i) -> __m512 {
     // SAFETY: the caller has AVX-512.
@@ -100,7 +107,7 @@ unsafe fn store_two_bf16(to: *mut Bf16, low: __m512, high: __m512) {
 }
 
 macro_rules! avx512 {
-    ($type:ty, $call:ident, $dot:ident, $store_two:ident) => {
+    ($type:ty, $call:ident, $dot:ident, $round:ident, $store_two:ident) => {
         // SAFETY of every block: the caller promises that the processor has the level and that the pointers are valid
         // for the numbers named; no instruction used here needs alignment, and masked lanes are not touched.
         #[expect(clippy::undocumented_unsafe_blocks, reason = "one argument for all, above")]
@@ -138,7 +145,7 @@ macro_rules! avx512 {
             }
             #[inline(always)]
             unsafe fn store_bf16(to: *mut Bf16, value: Self::V) {
-                unsafe { _mm256_storeu_si256(to.cast(), round_bf16(value)) }
+                unsafe { _mm256_storeu_si256(to.cast(), $round(value)) }
             }
             #[inline(always)]
             unsafe fn store_bf16_two(to: *mut Bf16, low: Self::V, high: Self::V) {
@@ -153,7 +160,7 @@ macro_rules! avx512 {
             }
             #[inline(always)]
             unsafe fn store_bf16_part(to: *mut Bf16, value: Self::V, count: usize) {
-                unsafe { _mm256_mask_storeu_epi16(to.cast(), mask(count), round_bf16(value)) }
+                unsafe { _mm256_mask_storeu_epi16(to.cast(), mask(count), $round(value)) }
             }
             #[inline(always)]
             unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
@@ -230,5 +237,5 @@ macro_rules! avx512 {
     };
 }
 
-avx512!(Avx512, call, dot_as_f32, store_two);
-avx512!(Avx512Bf16, call_bf16, dot_as_bf16, store_two_bf16);
+avx512!(Avx512, call, dot_as_f32, round_bf16, store_two);
+avx512!(Avx512Bf16, call_bf16, dot_as_bf16, convert_bf16, store_two_bf16);
