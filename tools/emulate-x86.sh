@@ -169,7 +169,6 @@ int main(void) {
     mount("proc", "/proc", "proc", 0, 0);
     mount("sysfs", "/sys", "sysfs", 0, 0);
     mount("devtmpfs", "/dev", "devtmpfs", 0, 0);
-    mount("tmpfs", "/tmp", "tmpfs", 0, "size=50%");
     int fd = open("/dev/ttyS0", O_RDWR);
     dup2(fd, 0); dup2(fd, 1); dup2(fd, 2);
     static char *args[256], *env[256];

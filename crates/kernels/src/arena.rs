@@ -27,6 +27,28 @@ impl std::fmt::Debug for Line {
     }
 }
 
+/// `count` lines of zeros, on large pages where the system has them: what a network reads once per run would otherwise
+/// wait for a page's translation every 4 KiB.
+#[must_use]
+pub fn zeroed(count: usize) -> Vec<Line> {
+    #[cfg(all(target_os = "linux", not(miri)))]
+    if count * Line::BYTES >= 4 << 20
+        && let Ok(layout) = std::alloc::Layout::array::<Line>(count)
+    {
+        // SAFETY: the layout's size is not zero.
+        let start = unsafe { std::alloc::alloc_zeroed(layout) }.cast::<Line>();
+        if start.is_null() {
+            std::alloc::handle_alloc_error(layout);
+        }
+        let page = start.addr().next_multiple_of(4096) - start.addr();
+        // SAFETY: the range lies in the allocation; the advice changes no content, and may be refused.
+        unsafe { libc::madvise(start.byte_add(page).cast(), layout.size() - page, libc::MADV_HUGEPAGE) };
+        // SAFETY: the global allocator gave the block for this layout, and zeros are valid lines.
+        return unsafe { Vec::from_raw_parts(start, count, count) };
+    }
+    vec![Line::ZERO; count]
+}
+
 macro_rules! cast {
     ($shared:ident, $unique:ident, $type:ty) => {
         #[doc = concat!("The lines as numbers of type `", stringify!($type), "`.")]

@@ -31,13 +31,14 @@ mod work;
 mod x86;
 
 pub use activation::Activation;
-pub use arena::{Line, Views, as_bf16, as_bf16_mut, as_f32, as_f32_mut};
+pub use arena::{Line, Views, as_bf16, as_bf16_mut, as_f32, as_f32_mut, zeroed};
 pub use attention::{Gate, GateIo, Softmax, SplitAttention, SplitIo};
 #[cfg(target_arch = "x86_64")]
 #[doc(hidden)]
 pub use conv::amx::Amx;
+pub use conv::winograd::Tile;
 #[doc(hidden)]
-pub use conv::winograd::{Tile, Winograd};
+pub use conv::winograd::Winograd;
 pub use conv::{Conv, ConvIo, ConvSpec, Method};
 pub use cpu::{Isa, Level};
 pub use element::{Bf16, DType, Element};

@@ -151,7 +151,7 @@ fn tolerance(
 ) -> f64 {
     let depth = spec.group_inputs() * spec.kernel[0] * spec.kernel[1];
     // Its transforms add neighbours up before they cancel, so errors go with the largest sum around.
-    let sums = if method == Method::Winograd {
+    let sums = if matches!(method, Method::Winograd(_)) {
         32.0 * sum_bound(depth) * largest
     } else {
         sum_bound(depth) * magnitude

@@ -1,6 +1,6 @@
 use crate::EngineError;
 use crate::plan::{Plan, Step};
-use cardinal_kernels::{Line, Pool};
+use cardinal_kernels::{Line, Pool, zeroed};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -63,7 +63,7 @@ impl Session {
     #[must_use]
     pub fn new(plan: Arc<Plan>, pin: bool) -> Self {
         let pool = Pool::new(plan.options().threads, pin);
-        let arena = vec![Line::ZERO; plan.arena_lines()];
+        let arena = zeroed(plan.arena_lines());
         let sizes = plan.outputs().iter().map(|output| output.elements * plan.batch());
         let buffers: Vec<_> = sizes.map(|size| vec![0.0; size]).collect();
         let outputs = Outputs { lengths: vec![0; buffers.len()], buffers };

@@ -3,6 +3,7 @@
 #[cfg(target_arch = "x86_64")]
 use super::amx::Amx;
 use super::direct::Direct;
+use super::winograd::Winograd;
 use super::{ConvSpec, Method};
 use crate::{DType, Isa, Level};
 
@@ -52,15 +53,7 @@ pub(super) fn seconds(
             };
             compute(pixels * vectors as f64 * pairs / 0.9) + moved((packed * dtype.bytes()) as f64)
         }
-        Method::Winograd => {
-            // Tiles of 4x4 outputs: 36 products for each pair of channels, and transforms of about 36 x 4 and 36 x 3
-            // operations for each input and output, which reach a third of the products' rate.
-            let tiles = (images * spec.output.h.div_ceil(4) * spec.output.w.div_ceil(4)) as f64;
-            let products = 36.0 * (spec.output.c * spec.group_inputs()) as f64 / lanes(isa);
-            let transforms = 36.0 * (4 * spec.input.c + 3 * spec.output.c) as f64 / lanes(isa);
-            let weights = (36 * 4 * spec.output.c * spec.group_inputs()) as f64;
-            compute(tiles * (products / 0.85 + transforms * 3.0)) + moved(weights)
-        }
+        Method::Winograd(tile) => Winograd::cost(spec, tile, images, threads, isa),
         Method::Depthwise => {
             // A load for each product.
             compute(2.0 * (images * spec.macs()) as f64 / lanes(isa)) + moved(0.0)

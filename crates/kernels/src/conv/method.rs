@@ -4,7 +4,7 @@
 use super::amx::Amx;
 use super::depthwise::Depthwise;
 use super::direct::Direct;
-use super::winograd::Winograd;
+use super::winograd::{Tile, Winograd};
 use super::{CONV, ConvIo, ConvSpec, cost};
 use crate::{Bf16, DType, Element, Isa, KernelError, Level, Part, Pool};
 use std::fmt;
@@ -14,8 +14,8 @@ use std::fmt;
 pub enum Method {
     /// The matrix product of the windows, read in place: any convolution.
     Direct,
-    /// Fewer multiplications, less exact: `f32`, 3x3, stride 1.
-    Winograd,
+    /// Fewer multiplications with larger weights, less exact: `f32`, 3x3, stride 1.
+    Winograd(Tile),
     /// One input per group.
     Depthwise,
     /// Tile products of bf16.
@@ -24,14 +24,16 @@ pub enum Method {
 
 impl Method {
     /// Every method.
-    pub const ALL: [Self; 4] = [Self::Direct, Self::Winograd, Self::Depthwise, Self::Amx];
+    pub const ALL: [Self; 5] =
+        [Self::Direct, Self::Winograd(Tile::Two), Self::Winograd(Tile::Four), Self::Depthwise, Self::Amx];
 
     /// The name that reports print.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
-            Self::Winograd => "winograd",
+            Self::Winograd(Tile::Two) => "winograd2",
+            Self::Winograd(Tile::Four) => "winograd4",
             Self::Depthwise => "depthwise",
             Self::Amx => "amx",
         }
@@ -41,7 +43,7 @@ impl Method {
     fn can(self, spec: &ConvSpec, dtype: DType, isa: Isa) -> bool {
         match self {
             Self::Direct => true,
-            Self::Winograd => dtype == DType::F32 && Winograd::supports(spec),
+            Self::Winograd(_) => dtype == DType::F32 && Winograd::supports(spec),
             Self::Depthwise => Depthwise::supports(spec),
             #[cfg(target_arch = "x86_64")]
             Self::Amx => dtype == DType::Bf16 && isa.level() == Level::Amx && Amx::supports(spec),
@@ -110,7 +112,7 @@ impl Conv {
         }
         let packed = match method {
             Method::Direct => Packed::Direct(Box::new(Direct::new(spec, weight, bias, dtype, isa)?)),
-            Method::Winograd => Packed::Winograd(Winograd::new(spec, weight, bias, isa)?),
+            Method::Winograd(tile) => Packed::Winograd(Winograd::with_tile(spec, tile, weight, bias, isa)?),
             Method::Depthwise => Packed::Depthwise(Depthwise::new(spec, weight, bias, dtype, isa)?),
             #[cfg(target_arch = "x86_64")]
             Method::Amx => Packed::Amx(Amx::new(spec, weight, bias, isa)?),
@@ -185,7 +187,7 @@ impl Conv {
     pub fn method(&self) -> Method {
         match &self.packed {
             Packed::Direct(_) => Method::Direct,
-            Packed::Winograd(_) => Method::Winograd,
+            Packed::Winograd(winograd) => Method::Winograd(winograd.tile()),
             Packed::Depthwise(_) => Method::Depthwise,
             #[cfg(target_arch = "x86_64")]
             Packed::Amx(_) => Method::Amx,

@@ -172,7 +172,7 @@ pub(super) fn panels(spec: &ConvSpec, steps: &Steps) -> Vec<Panel> {
 /// Packs `weight` (`[outputs, inputs / groups, rows, columns]`) as `[panel][step][tile][pair][output][2]`.
 pub(super) fn pack(spec: &ConvSpec, steps: &Steps, panels: &[Panel], weight: &[f32]) -> Vec<Line> {
     let lines: usize = panels.iter().map(|panel| steps.len() * panel.tiles() * TILE_LINES).sum();
-    let mut packed = vec![Line::ZERO; lines];
+    let mut packed = crate::zeroed(lines);
     let (inputs, outputs) = (spec.group_inputs(), spec.group_outputs());
     let [rows, columns] = spec.kernel;
     // The group among the block's, and the element among an output's weights.

@@ -6,7 +6,7 @@ use crate::{Bf16, ConvSpec, DType, Line, as_bf16_mut, as_f32_mut};
 /// `weight` is `[outputs, inputs / groups, rows, columns]`; the result is `[panel][segment][k][channel]`, for bf16
 /// `[panel][segment][k / 2][channel][2]`, with zeros where there is no weight.
 pub(super) fn pack(spec: &ConvSpec, plan: &Plan, weight: &[f32], dtype: DType) -> Vec<Line> {
-    let mut packed = vec![Line::ZERO; Line::count(plan.weights * dtype.bytes())];
+    let mut packed = crate::zeroed(Line::count(plan.weights * dtype.bytes()));
     for panel in &plan.panels {
         let mut row = 0;
         for segment in &plan.segments {

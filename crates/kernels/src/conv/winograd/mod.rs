@@ -31,7 +31,7 @@ use transform::{Input, Layout, Output, Sums};
 const NAME: &str = "winograd convolution";
 
 /// Outputs per axis of a tile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tile {
     /// F(2x2, 3x3): 2.25 times fewer multiplications; the weights grow 1.8 times.
     Two,
@@ -156,6 +156,11 @@ impl Winograd {
     /// The description is inconsistent or not [supported](Self::supports), or a slice is too short.
     pub fn new(spec: &ConvSpec, weight: &[f32], bias: Option<&[f32]>, isa: Isa) -> Result<Self, KernelError> {
         Self::with_tile(spec, Tile::Four, weight, bias, isa)
+    }
+
+    /// The size of its tiles.
+    pub(crate) fn tile(&self) -> Tile {
+        self.tile
     }
 
     /// The same with a chosen size of tiles.

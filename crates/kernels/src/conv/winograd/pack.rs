@@ -12,7 +12,7 @@ pub(super) fn pack(spec: &ConvSpec, tile: Tile, shape: Shape, weight: &[f32]) ->
     let (inputs, outputs, width) = (spec.group_inputs(), spec.group_outputs(), shape.outputs);
     let panel = tile.points() * inputs * width;
     let count = spec.groups * panels(spec, shape) * panel;
-    let mut lines = vec![Line::ZERO; Line::count(count * size_of::<f32>())];
+    let mut lines = crate::zeroed(Line::count(count * size_of::<f32>()));
     let side = tile.size() + 2;
     let g = &weight_matrix(tile.size())[..side];
     let groups = weight[..spec.weights()].chunks_exact(outputs * inputs * 9);
