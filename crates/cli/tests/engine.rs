@@ -1,7 +1,6 @@
 //! `compile`, `bench`, `profile`, and predictions through the engine, with the built binary.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[allow(dead_code, reason = "other tests use the rest")]
 mod support;
 
 use serde_json::Value;

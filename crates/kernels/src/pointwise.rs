@@ -159,6 +159,21 @@ pub(crate) unsafe fn load<S: Simd, T: Element, const FULL: bool>(from: *const T,
     unsafe { if FULL { T::load::<S>(from) } else { T::load_part::<S>(from, count) } }
 }
 
+/// Asks for `N` vectors at `at`, which need not be valid.
+///
+/// # Safety
+///
+/// The processor has the level of `S`.
+#[inline(always)]
+pub(crate) unsafe fn prefetch<S: Simd, T: Element, const N: usize>(at: *const T) {
+    let mut line = 0;
+    while line < N * S::LANES * size_of::<T>() {
+        // SAFETY: the same contract.
+        unsafe { S::prefetch(at.cast::<u8>().wrapping_add(line)) };
+        line += 64;
+    }
+}
+
 /// Stores a whole vector, or `count` numbers.
 ///
 /// # Safety

@@ -336,7 +336,8 @@ impl<T: Element> Row<T> {
                 }
                 weights = weights.add(WIDTH * PANEL);
                 // The rows that the next row of outputs does not share come from far: what the next outputs need of them.
-                if row + self.stride[0] >= self.kernel[0] {
+                let line = 64 / size_of::<T>();
+                if row + self.stride[0] >= self.kernel[0] && k.is_multiple_of(line) {
                     for j in (N - 1) * STRIDE + WIDTH..(2 * N - 1) * STRIDE + WIDTH {
                         S::prefetch(x.wrapping_add(j * c).cast());
                     }

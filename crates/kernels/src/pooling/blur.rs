@@ -1,6 +1,6 @@
 //! Anti-aliased halving: the binomial filter `[1, 2, 1] / 4` in both directions with stride 2.
 
-use crate::pointwise::{loads, store};
+use crate::pointwise::{STEP, loads, prefetch, store};
 use crate::simd::{Kernel, Simd};
 use crate::work::{In, Out, Work, check_length, check_map, check_part};
 use crate::{Element, Isa, KernelError, Map, Part, Pool};
@@ -100,30 +100,30 @@ pub struct Blur<T> {
     c: usize,
 }
 
-/// Outputs that share the sums of their columns; as few as for the windows of [`MaxPool`](super::MaxPool).
-const N: usize = 1;
-
 // SAFETY of the blocks below: the caller of `Kernel::run` promises that each of `rows` is valid for `w * c` numbers,
-// and that the outputs are `pixels` of a row of half as many columns that no other thread touches. `inner` is given
-// outputs whose columns need no mirror, and `neighbours` mirrors those of the others.
+// and that the outputs are `pixels` of a row of half as many columns that no other thread touches. `neighbours` mirrors
+// the columns that lie outside.
 #[expect(clippy::undocumented_unsafe_blocks, reason = "one argument for all, above")]
 impl<T: Element> Kernel for Blur<T> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let end = self.first + self.pixels;
-        let mut at = self.first;
-        unsafe {
-            while at < end {
-                // The last of N outputs reads up to column 2 (at + N - 1) + 1.
-                if at > 0 && at + N <= end && 2 * (at + N) <= self.w {
-                    let columns = std::array::from_fn::<usize, { 2 * N + 1 }, _>(|j| 2 * at - 1 + j);
-                    self.outputs::<S, N, { 2 * N + 1 }>(at, columns);
-                    at += N;
-                } else {
-                    self.outputs::<S, 1, 3>(at, neighbours(at, self.w));
-                    at += 1;
+        for i in 0..self.pixels {
+            let columns = neighbours(self.first + i, self.w);
+            let mut k = 0;
+            unsafe {
+                let y = self.y.add(i * self.c);
+                while k + STEP * S::LANES <= self.c {
+                    self.step::<S, STEP, true>(columns, y, k, 0);
+                    k += STEP * S::LANES;
+                }
+                while k + S::LANES <= self.c {
+                    self.step::<S, 1, true>(columns, y, k, 0);
+                    k += S::LANES;
+                }
+                if k < self.c {
+                    self.step::<S, 1, false>(columns, y, k, self.c - k);
                 }
             }
         }
@@ -132,59 +132,42 @@ impl<T: Element> Kernel for Blur<T> {
 
 #[expect(clippy::undocumented_unsafe_blocks, reason = "one argument for all, above")]
 impl<T: Element> Blur<T> {
-    /// All channels of `OUT` outputs from `at`, which read these columns.
+    /// `N` vectors of channels from `k`; whole ones, or `count` lanes of one.
     #[inline(always)]
-    unsafe fn outputs<S: Simd, const OUT: usize, const IN: usize>(&self, at: usize, columns: [usize; IN]) {
-        let mut k = 0;
-        unsafe {
-            let y = self.y.add((at - self.first) * self.c);
-            while k + 4 * S::LANES <= self.c {
-                self.step::<S, OUT, IN, 4, true>(&columns, y, k, 0);
-                k += 4 * S::LANES;
-            }
-            while k + S::LANES <= self.c {
-                self.step::<S, OUT, IN, 1, true>(&columns, y, k, 0);
-                k += S::LANES;
-            }
-            if k < self.c {
-                self.step::<S, OUT, IN, 1, false>(&columns, y, k, self.c - k);
-            }
-        }
-    }
-
-    /// `V` vectors of channels from `k`; whole ones, or `count` lanes of one.
-    #[inline(always)]
-    unsafe fn step<S: Simd, const OUT: usize, const IN: usize, const V: usize, const FULL: bool>(
+    unsafe fn step<S: Simd, const N: usize, const FULL: bool>(
         &self,
-        columns: &[usize; IN],
+        columns: [usize; 3],
         y: *mut T,
         k: usize,
         count: usize,
     ) {
         unsafe {
             let two = S::splat(2.0);
-            let mut sums = [[two; V]; IN];
-            for j in 0..IN {
+            // The outer columns count once and the middle one twice, as the rows do.
+            let mut outer = [S::splat(0.0); N];
+            let mut middle = [S::splat(0.0); N];
+            for j in 0..3 {
                 let at = columns[j] * self.c + k;
-                let above = loads::<S, T, V, FULL>(self.rows[0].add(at), count);
-                let middle = loads::<S, T, V, FULL>(self.rows[1].add(at), count);
-                let below = loads::<S, T, V, FULL>(self.rows[2].add(at), count);
-                for v in 0..V {
-                    sums[j][v] = S::fma(middle[v], two, S::add(above[v], below[v]));
+                let above = loads::<S, T, N, FULL>(self.rows[0].add(at), count);
+                let beside = loads::<S, T, N, FULL>(self.rows[1].add(at), count);
+                let below = loads::<S, T, N, FULL>(self.rows[2].add(at), count);
+                for i in 0..N {
+                    let sum = S::fma(beside[i], two, S::add(above[i], below[i]));
+                    if j == 1 {
+                        middle[i] = sum;
+                    } else {
+                        outer[i] = S::add(outer[i], sum);
+                    }
                 }
-                // What the next outputs need of the two rows that the row of outputs above has not read.
-                if j + 2 * OUT >= IN {
-                    let next = at + 2 * OUT * self.c;
-                    S::prefetch(self.rows[1].wrapping_add(next).cast());
-                    S::prefetch(self.rows[2].wrapping_add(next).cast());
+                // What the next output needs of the two rows that the row of outputs above has not read.
+                if j > 0 {
+                    prefetch::<S, T, N>(self.rows[1].wrapping_add(at + 2 * self.c));
+                    prefetch::<S, T, N>(self.rows[2].wrapping_add(at + 2 * self.c));
                 }
             }
-            for i in 0..OUT {
-                for v in 0..V {
-                    let ends = S::add(sums[2 * i][v], sums[2 * i + 2][v]);
-                    let sum = S::mul(S::fma(sums[2 * i + 1][v], two, ends), S::splat(1.0 / 16.0));
-                    store::<S, T, FULL>(y.add(i * self.c + k + v * S::LANES), sum, count);
-                }
+            for i in 0..N {
+                let sum = S::mul(S::fma(middle[i], two, outer[i]), S::splat(1.0 / 16.0));
+                store::<S, T, FULL>(y.add(k + i * S::LANES), sum, count);
             }
         }
     }

@@ -1,15 +1,15 @@
 //! The maximum or the mean of each window.
 //!
 //! ```text
-//! for each output row: for each few neighbouring outputs: for each vector of channels:
-//!     column[j] = combine over the window's rows of x[row, j]       the windows share these
-//!     y[i] = combine over the window's columns of column[i * stride + column]
+//! for each output: for each few vectors of channels:
+//!     y = combine over the window's rows and columns of x
 //! ```
 //!
-//! Windows are clipped to the map, so padding needs no halo. Outputs whose windows are clipped to the left or right, or
-//! whose windows have no code of their own, run in a loop of their own, one at a time.
+//! Windows are clipped to the map, so padding needs no halo. Neighbouring windows share nothing but the cache: with few
+//! channels of several outputs at a time, the cache lines that are read together are often a power of two apart and push
+//! each other out, which costs more than loading a number twice.
 
-use crate::pointwise::{load, loads, store};
+use crate::pointwise::{STEP, loads, prefetch, store};
 use crate::simd::{Kernel, Simd};
 use crate::work::{In, LARGEST, Out, Segment, Work, check_length, check_map, check_part};
 use crate::{Element, Isa, KernelError, Map, Part, Pool};
@@ -76,14 +76,6 @@ impl PoolSpec {
         let size = ([self.input.h, self.input.w][axis] + self.padding[axis]) as isize;
         let room = (size - self.start(axis, at)).max(1).unsigned_abs();
         room.div_ceil(self.dilation[axis]).min(self.kernel[axis])
-    }
-
-    /// The outputs of a row whose windows lie wholly between the first and the last column.
-    fn inner(&self) -> Range<usize> {
-        let whole = |&x: &usize| self.taps(1, x) == (0..self.kernel[1]);
-        let first = (0..self.output.w).find(whole).unwrap_or(self.output.w);
-        let end = (first..self.output.w).find(|x| !whole(x)).unwrap_or(self.output.w);
-        first..end
     }
 }
 
@@ -161,16 +153,13 @@ enum Mean {
 struct Windows {
     spec: PoolSpec,
     mean: Mean,
-    /// The outputs of a row whose windows are not clipped to the left or right.
-    inner: Range<usize>,
     isa: Isa,
 }
 
 impl Windows {
     fn new(spec: PoolSpec, mean: Mean, isa: Isa) -> Result<Self, KernelError> {
         spec.check()?;
-        let inner = spec.inner();
-        Ok(Self { spec, mean, inner, isa })
+        Ok(Self { spec, mean, isa })
     }
 
     fn run<T: Element, const MAX: bool>(
@@ -217,15 +206,11 @@ impl Windows {
             (x.at(row), y.at(segment.start(&self.spec.output)))
         };
         let row = self.spec.dilation[0] * self.spec.input.row();
-        let (c, stride) = (self.spec.input.c, self.spec.stride[0]);
-        let (first, pixels) = (segment.x, segment.pixels);
-        Windowed { windows: self, x, y, rows: rows.len(), counted, first, pixels, row, stride, c }
+        let (c, stride) = (self.spec.input.c, self.spec.stride);
+        let (first, pixels, column) = (segment.x, segment.pixels, self.spec.dilation[1] * c);
+        Windowed { windows: self, x, y, rows: rows.len(), counted, first, pixels, row, column, stride, c }
     }
 }
-
-/// Outputs that share the sums of their columns, whose vectors all stay in registers. More would share more, but read
-/// from so many pixels at once that their cache lines, often a power of two apart, push each other out.
-const N: usize = 1;
 
 /// Neighbouring outputs of a row, with what the loops need by value: they would load it anew after every store.
 pub struct Windowed<'a, T, const MAX: bool> {
@@ -243,14 +228,14 @@ pub struct Windowed<'a, T, const MAX: bool> {
     pixels: usize,
     /// Elements from one row of taps to the next.
     row: usize,
-    /// Rows from one window to the next.
-    stride: usize,
+    /// Elements from one column of taps to the next.
+    column: usize,
+    stride: [usize; 2],
     c: usize,
 }
 
 // SAFETY of the blocks below: the caller of `Kernel::run` promises that the clipped windows of the outputs lie in the
-// input and that no other thread touches the outputs. `columns` is given unclipped windows alone, and `one` taps that
-// are clipped.
+// input and that no other thread touches the outputs. Taps are clipped, and channels are below `c` by the loops' bounds.
 #[expect(clippy::undocumented_unsafe_blocks, reason = "one argument for all, above")]
 impl<T: Element, const MAX: bool> Kernel for Windowed<'_, T, MAX> {
     type Output = ();
@@ -258,26 +243,28 @@ impl<T: Element, const MAX: bool> Kernel for Windowed<'_, T, MAX> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let spec = &self.windows.spec;
-        let end = self.first + self.pixels;
-        let inner =
-            self.windows.inner.start.clamp(self.first, end)..self.windows.inner.end.clamp(self.first, end);
-        unsafe {
-            for x in self.first..inner.start {
-                self.one::<S>(x);
-            }
-            let mut x = inner.start;
-            if spec.dilation[1] == 1 {
-                x = match (spec.kernel[1], spec.stride[1]) {
-                    (3, 2) => self.columns::<S, 3, 2>(inner.clone()),
-                    (3, 1) => self.columns::<S, 3, 1>(inner.clone()),
-                    (2, 2) => self.columns::<S, 2, 2>(inner.clone()),
-                    (2, 1) => self.columns::<S, 2, 1>(inner.clone()),
-                    _ => x,
-                };
-            }
-            while x < end {
-                self.one::<S>(x);
-                x += 1;
+        let c = self.c;
+        for i in 0..self.pixels {
+            let at = self.first + i;
+            let taps = spec.taps(1, at);
+            let left = (spec.start(1, at) + (taps.start * spec.dilation[1]) as isize) as usize;
+            let counted =
+                if self.windows.mean == Mean::Padded { spec.padded_taps(1, at) } else { taps.len() };
+            let scale = 1.0 / (self.counted * counted) as f32;
+            unsafe {
+                let (x, y) = (self.x.add(left * c), self.y.add(i * c));
+                let mut k = 0;
+                while k + STEP * S::LANES <= c {
+                    self.step::<S, STEP, true>(x.add(k), y.add(k), taps.len(), scale, 0);
+                    k += STEP * S::LANES;
+                }
+                while k + S::LANES <= c {
+                    self.step::<S, 1, true>(x.add(k), y.add(k), taps.len(), scale, 0);
+                    k += S::LANES;
+                }
+                if k < c {
+                    self.step::<S, 1, false>(x.add(k), y.add(k), taps.len(), scale, c - k);
+                }
             }
         }
     }
@@ -285,119 +272,9 @@ impl<T: Element, const MAX: bool> Kernel for Windowed<'_, T, MAX> {
 
 #[expect(clippy::undocumented_unsafe_blocks, reason = "one argument for all, above")]
 impl<T: Element, const MAX: bool> Windowed<'_, T, MAX> {
+    /// `N` vectors of one output; whole ones, or `count` lanes of one.
     #[inline(always)]
-    unsafe fn combine<S: Simd>(a: S::V, b: S::V) -> S::V {
-        unsafe { if MAX { S::max(a, b) } else { S::add(a, b) } }
-    }
-
-    /// What the sum over a window of `columns` counted columns is multiplied by.
-    #[inline(always)]
-    fn scale(&self, columns: usize) -> f32 {
-        1.0 / (self.counted * columns) as f32
-    }
-
-    /// As many of `outputs` as are multiples of `N`; returns the first that is left.
-    #[inline(always)]
-    unsafe fn columns<S: Simd, const KERNEL: usize, const STRIDE: usize>(
-        &self,
-        outputs: Range<usize>,
-    ) -> usize {
-        let (c, padding) = (self.c, self.windows.spec.padding[1]);
-        let mut at = outputs.start;
-        while at + N <= outputs.end {
-            unsafe {
-                let x = self.x.add((at * STRIDE - padding) * c);
-                let y = self.y.add((at - self.first) * c);
-                let mut k = 0;
-                while k + 4 * S::LANES <= c {
-                    self.step::<S, KERNEL, STRIDE, 4, true>(x.add(k), y.add(k), 0);
-                    k += 4 * S::LANES;
-                }
-                while k + S::LANES <= c {
-                    self.step::<S, KERNEL, STRIDE, 1, true>(x.add(k), y.add(k), 0);
-                    k += S::LANES;
-                }
-                if k < c {
-                    self.step::<S, KERNEL, STRIDE, 1, false>(x.add(k), y.add(k), c - k);
-                }
-            }
-            at += N;
-        }
-        at
-    }
-
-    /// `V` vectors of channels of `N` outputs.
-    #[inline(always)]
-    unsafe fn step<S: Simd, const KERNEL: usize, const STRIDE: usize, const V: usize, const FULL: bool>(
-        &self,
-        x: *const T,
-        y: *mut T,
-        count: usize,
-    ) {
-        let (c, row) = (self.c, self.row);
-        unsafe {
-            // Room for the columns of any instance; those beyond the last are never used.
-            let mut column = [[S::splat(0.0); V]; 5];
-            let columns = const { (N - 1) * STRIDE + KERNEL };
-            for j in 0..columns {
-                column[j] = loads::<S, T, V, FULL>(x.add(j * c), count);
-            }
-            let mut x = x;
-            for r in 1..self.rows {
-                x = x.add(row);
-                for j in 0..columns {
-                    let loaded = loads::<S, T, V, FULL>(x.add(j * c), count);
-                    for v in 0..V {
-                        column[j][v] = Self::combine::<S>(column[j][v], loaded[v]);
-                    }
-                }
-                // The rows that the next row of outputs does not share come from far: what the next outputs need of them.
-                if r + self.stride >= self.rows {
-                    for j in columns..columns + N * STRIDE {
-                        S::prefetch(x.wrapping_add(j * c).cast());
-                    }
-                }
-            }
-            let scale = S::splat(self.scale(KERNEL));
-            for i in 0..N {
-                for v in 0..V {
-                    let mut sum = column[i * STRIDE][v];
-                    for j in 1..KERNEL {
-                        sum = Self::combine::<S>(sum, column[i * STRIDE + j][v]);
-                    }
-                    if !MAX {
-                        sum = S::mul(sum, scale);
-                    }
-                    store::<S, T, FULL>(y.add(i * c + v * S::LANES), sum, count);
-                }
-            }
-        }
-    }
-
-    /// The output of column `at`, with any window.
-    #[inline(always)]
-    unsafe fn one<S: Simd>(&self, at: usize) {
-        let spec = &self.windows.spec;
-        let c = self.c;
-        let taps = spec.taps(1, at);
-        let left = (spec.start(1, at) + (taps.start * spec.dilation[1]) as isize) as usize;
-        let counted = if self.windows.mean == Mean::Padded { spec.padded_taps(1, at) } else { taps.len() };
-        let scale = self.scale(counted);
-        unsafe {
-            let (x, y) = (self.x.add(left * c), self.y.add((at - self.first) * c));
-            let mut k = 0;
-            while k + S::LANES <= c {
-                self.vector::<S, true>(x.add(k), y.add(k), taps.len(), scale, 0);
-                k += S::LANES;
-            }
-            if k < c {
-                self.vector::<S, false>(x.add(k), y.add(k), taps.len(), scale, c - k);
-            }
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn vector<S: Simd, const FULL: bool>(
+    unsafe fn step<S: Simd, const N: usize, const FULL: bool>(
         &self,
         x: *const T,
         y: *mut T,
@@ -405,19 +282,29 @@ impl<T: Element, const MAX: bool> Windowed<'_, T, MAX> {
         scale: f32,
         count: usize,
     ) {
-        let spec = &self.windows.spec;
-        let (row, column) = (self.row, spec.dilation[1] * self.c);
         unsafe {
-            let mut v = load::<S, T, FULL>(x, count);
+            let mut all = loads::<S, T, N, FULL>(x, count);
             for r in 0..self.rows {
+                let row = x.add(r * self.row);
                 for j in usize::from(r == 0)..columns {
-                    v = Self::combine::<S>(v, load::<S, T, FULL>(x.add(r * row + j * column), count));
+                    let tap = loads::<S, T, N, FULL>(row.add(j * self.column), count);
+                    for i in 0..N {
+                        all[i] = if MAX { S::max(all[i], tap[i]) } else { S::add(all[i], tap[i]) };
+                    }
+                }
+                // The rows that the row of outputs above has not read come from far: what the next output needs of them.
+                if r + self.stride[0] >= self.rows {
+                    for j in 0..self.stride[1] {
+                        prefetch::<S, T, N>(row.wrapping_add(columns * self.column + j * self.c));
+                    }
                 }
             }
-            if !MAX {
-                v = S::mul(v, S::splat(scale));
+            for i in 0..N {
+                if !MAX {
+                    all[i] = S::mul(all[i], S::splat(scale));
+                }
+                store::<S, T, FULL>(y.add(i * S::LANES), all[i], count);
             }
-            store::<S, T, FULL>(y, v, count);
         }
     }
 }
