@@ -35,7 +35,7 @@ pub enum CaptureError {
 /// Records `forward` of `module` on one image of `[1, channels, height, width]`, with the module's values as
 /// constants.
 ///
-/// The graph holds for any batch. `names` says what the parameters are called; [`module_names`] calls them by their
+/// The module is taken apart on the way, so that its values are not there twice; clone it to keep it. The graph holds for any batch. `names` says what the parameters are called; [`module_names`] calls them by their
 /// path of fields, and `cardinal_models::weights::tensor_names` as timm does.
 ///
 /// # Errors
@@ -47,15 +47,17 @@ pub enum CaptureError {
 /// If `forward` does.
 pub fn capture<M: Module, const D: usize>(
     name: &str,
-    module: &M,
+    module: M,
     input: [usize; 4],
     names: impl FnOnce(&M) -> Names,
     forward: impl FnOnce(&M, Tensor<4>) -> Tensor<D>,
 ) -> Result<Graph, CaptureError> {
+    // Values that are drawn when they are first read must be drawn where there are numbers.
+    module.visit(&mut Draw);
     let device = Device::capture();
     let mut found = Names::new();
     let captured = device.capture_scope(|scope| {
-        let module = module.clone().to_device(&device);
+        let module = module.to_device(&device);
         found = names(&module);
         let x = Tensor::<4>::from_data(TensorData::zeros::<f32, _>(input), &device);
         let x_id = tensor_id(&x);
@@ -79,6 +81,14 @@ pub fn module_names(module: &impl Module) -> Names {
     let mut visitor = Paths::default();
     module.visit(&mut visitor);
     visitor.names
+}
+
+struct Draw;
+
+impl ModuleVisitor for Draw {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        drop(param.val());
+    }
 }
 
 #[derive(Default)]

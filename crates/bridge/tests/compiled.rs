@@ -18,7 +18,8 @@ use std::sync::Arc;
 
 fn graph(model: &Model, [h, w]: [usize; 2]) -> Graph {
     let input = [1, model.in_chans(), h, w];
-    capture(model.variant().name, model, input, weights::tensor_names, |model, x| model.forward(x)).unwrap()
+    capture(model.variant().name, model.clone(), input, weights::tensor_names, |model, x| model.forward(x))
+        .unwrap()
 }
 
 /// Layers with weights on the longest path, near enough: what "times depth" means for the error.
@@ -33,7 +34,7 @@ fn eager(model: &Model, input: &[f32], shape: [usize; 4]) -> Vec<f32> {
 
 fn compiled(graph: &Graph, input: &[f32], batch: usize, dtype: DType, threads: usize) -> Vec<f32> {
     let options = Options { batch, dtype, threads, isa: Isa::best() };
-    let plan = Plan::new(graph, &options).unwrap();
+    let plan = Plan::new(graph.clone(), &options).unwrap();
     Session::new(Arc::new(plan), false).run(&[input]).unwrap().get(0).to_vec()
 }
 
@@ -94,7 +95,7 @@ fn the_same_run_gives_the_same_bits() {
     let input = signed("same", 2 * 3 * 64 * 64);
     for dtype in [DType::F32, DType::Bf16] {
         let plan = Arc::new(
-            Plan::new(&optimized, &Options { batch: 2, dtype, threads: 2, isa: Isa::best() }).unwrap(),
+            Plan::new(optimized.clone(), &Options { batch: 2, dtype, threads: 2, isa: Isa::best() }).unwrap(),
         );
         let first = Session::new(Arc::clone(&plan), false).run(&[&input]).unwrap().get(0).to_vec();
         // Sessions share a plan and run at the same time.
@@ -124,7 +125,7 @@ fn every_network_computes_what_eager_does() {
 fn an_operator_that_the_engine_lacks_is_named_with_its_place() {
     let model = rule_model("resnet18", &ModelOptions::new(), &Device::flex());
     let error =
-        capture("cut", &model, [1, 3, 32, 32], weights::tensor_names, |model, x| model.forward(x).sin());
+        capture("cut", model, [1, 3, 32, 32], weights::tensor_names, |model, x| model.forward(x).sin());
     let text = error.unwrap_err().to_string();
     assert!(text.contains("after fc") && text.contains("Sin"), "{text}");
 }

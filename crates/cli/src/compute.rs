@@ -87,10 +87,7 @@ impl Compute {
         for remark in &remarks {
             debug!("{remark}");
         }
-        // The graph has the weights from here on, and then the plan.
-        drop(network);
-        let plan = self.plan(&graph, batch)?;
-        drop(graph);
+        let plan = self.plan(graph, batch)?;
         let compile = start.elapsed();
         info!("{}", plan.summary());
         let session = Session::new(Arc::new(plan), true);
@@ -124,7 +121,7 @@ impl Compute {
     }
 
     /// The plan of `graph` for up to `batch` images.
-    pub(crate) fn plan(&self, graph: &Graph, batch: usize) -> anyhow::Result<Plan> {
+    pub(crate) fn plan(&self, graph: Graph, batch: usize) -> anyhow::Result<Plan> {
         let options = self.options(batch)?;
         if !self.tune {
             return Ok(Plan::new(graph, &options)?);

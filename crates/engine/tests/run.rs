@@ -76,7 +76,7 @@ fn a_compiled_network_computes_what_the_definition_does() {
             for threads in 1..=4 {
                 let options = Options { batch: 7, dtype, threads, isa };
                 for graph in [&graph, &optimized] {
-                    let plan = Plan::new(graph, &options).unwrap();
+                    let plan = Plan::new(graph.clone(), &options).unwrap();
                     let mut session = Session::new(Arc::new(plan), false);
                     for images in [7, 1, 3] {
                         let x = input(images, 3 * 33 * 29);

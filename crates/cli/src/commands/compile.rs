@@ -72,10 +72,10 @@ impl Args {
         let mut results = Vec::new();
         for size in sizes {
             let start = Instant::now();
-            let graph = loaded.network.graph([loaded.network.in_chans(), size, size])?;
+            let graph = loaded.network.clone().graph([loaded.network.in_chans(), size, size])?;
             let (before, cost) = (graph.nodes.len(), graph.analyze(DType::F32).total);
             let optimized = passes::optimize(graph)?;
-            let plan = self.compute.plan(&optimized.graph, usize::from(self.batch))?;
+            let plan = self.compute.plan(optimized.graph.clone(), usize::from(self.batch))?;
             results.push(Compiled { size, before, cost, optimized, plan, time: start.elapsed() });
         }
         let first = &results[0].optimized.graph;

@@ -15,13 +15,14 @@ pub use step::Step;
 pub use tune::Tuner;
 
 use crate::EngineError;
-use crate::graph::{Batch, Graph};
+use crate::graph::{Batch, Graph, Source};
 use build::{Target, build, glue_name};
 use cardinal_kernels::{DType, Isa, Line};
 use lower::{Buffer, BufferId, Lowered, Work, lower};
 use memory::{Request, lower_bound, place};
 use segment::segments;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use step::Region;
 
 /// What a plan is made for.
@@ -63,12 +64,13 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans `graph`, which should be optimized ([`crate::passes::optimize`]).
+    /// Plans `graph`, which should be optimized ([`crate::passes::optimize`]). Its weights are given back to the system
+    /// as they are packed; a clone of a graph shares them.
     ///
     /// # Errors
     ///
     /// An operator that the runtime has no kernel for: the error names it and its place.
-    pub fn new(graph: &Graph, options: &Options) -> Result<Self, EngineError> {
+    pub fn new(graph: Graph, options: &Options) -> Result<Self, EngineError> {
         Self::make(graph, options, None)
     }
 
@@ -77,25 +79,30 @@ impl Plan {
     /// # Errors
     ///
     /// As [`Plan::new`].
-    pub fn tuned(graph: &Graph, options: &Options, tuner: &mut Tuner) -> Result<Self, EngineError> {
+    pub fn tuned(graph: Graph, options: &Options, tuner: &mut Tuner) -> Result<Self, EngineError> {
         Self::make(graph, options, Some(tuner))
     }
 
-    fn make(graph: &Graph, options: &Options, mut tuner: Option<&mut Tuner>) -> Result<Self, EngineError> {
+    fn make(mut graph: Graph, options: &Options, mut tuner: Option<&mut Tuner>) -> Result<Self, EngineError> {
         graph.verify()?;
         let fixed = match graph.batch {
             Batch::Free => None,
             Batch::Fixed(images) => Some(images),
         };
         let options = Options { batch: fixed.unwrap_or(options.batch).max(1), ..*options };
-        let lowered = lower(graph, options.dtype)?;
+        let lowered = lower(&graph, options.dtype)?;
+        let mut readers = readers(&graph);
         let segments = segments(&traffic(&lowered), options.batch, budget(Caches::detect()));
         let mut built = Vec::with_capacity(lowered.tasks.len());
         for segment in &segments {
             let target = Target { isa: options.isa, threads: options.threads, images: segment.images };
             for index in segment.steps.clone() {
                 let tuner = tuner.as_deref_mut();
-                built.push(build(graph, &lowered, &lowered.tasks[index], &target, tuner)?);
+                let task = &lowered.tasks[index];
+                built.push(build(&graph, &lowered, task, &target, tuner)?);
+                if let Work::Node(node) = task.work {
+                    release(&mut graph, node, &mut readers);
+                }
             }
         }
         let uses = uses(&lowered, &segments, options.batch);
@@ -271,6 +278,27 @@ impl Plan {
             images = Some(count);
         }
         Ok(images.unwrap_or(1))
+    }
+}
+
+/// How many nodes read each value.
+fn readers(graph: &Graph) -> Vec<usize> {
+    let mut readers = vec![0; graph.values.len()];
+    graph.nodes.iter().flat_map(|node| &node.inputs).for_each(|input| readers[input.0] += 1);
+    readers
+}
+
+/// Gives back the memory of the constants that only `node` still read: the weights and their packed copies would
+/// otherwise be there together.
+fn release(graph: &mut Graph, node: usize, readers: &mut [usize]) {
+    let Graph { nodes, values, .. } = graph;
+    for input in &nodes[node].inputs {
+        readers[input.0] -= 1;
+        if readers[input.0] == 0
+            && let Source::Constant(constant) = &mut values[input.0].source
+        {
+            constant.data = Arc::default();
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod cost;
 pub(crate) mod depthwise;
 mod direct;
 mod method;
+mod taken;
 pub(crate) mod winograd;
 
 pub use method::{Conv, Method};

@@ -5,9 +5,11 @@
 
 mod pack;
 mod plan;
+mod queue;
 mod tile;
 mod work;
 
+use super::taken::Taken;
 use super::{CONV, ConvIo, ConvSpec};
 use crate::error::at_least;
 use crate::{DType, Element, Isa, KernelError, Line, Part, Pool, share};
@@ -79,7 +81,7 @@ impl Direct {
 
     /// Lines of scratch memory for `threads` workers.
     pub(crate) fn scratch(&self, threads: usize) -> usize {
-        threads * self.parts().iter().sum::<usize>()
+        threads * (1 + self.parts().iter().sum::<usize>())
     }
 
     /// Bytes of the packed weights.
@@ -116,24 +118,27 @@ impl Direct {
         let pixels = part.images * part.rows.len() * self.spec.output.w;
         if pixels > 0 {
             let grid = self.grid(pixels, pool.threads());
-            let scratch = SharedScratch(scratch.as_mut_ptr());
+            let lines = scratch.as_mut_ptr();
+            // SAFETY: the scratch memory was checked to hold a line for each worker beside the workers' parts.
+            let (taken, scratch) =
+                unsafe { (Taken::new(lines, pool.threads()), SharedScratch(lines.add(pool.threads()))) };
             let call = Call {
                 direct: self,
                 part,
+                pixels,
+                grid,
+                taken,
                 input: input.as_ptr(),
                 output: output.as_mut_ptr(),
                 residual: residual.filter(|_| self.spec.residual.is_some()).map(<[T]>::as_ptr),
                 pooled: pooled.as_mut().map(|pooled| pooled.as_mut_ptr()),
             };
             pool.run(|worker| {
-                let Some((pixels, panels)) = grid.share(pixels, self.plan.panels.len(), worker) else {
-                    return;
-                };
                 // SAFETY: the scratch memory was checked to hold every worker's part, and no two overlap.
                 let scratch = unsafe { self.own_scratch(&scratch, worker) };
                 // SAFETY: the slices were checked to hold every pixel of the part and its window, the level is the one
-                // that the weights were packed for, and no other worker has the same pixels and panels.
-                unsafe { self.isa.call(Work { call, pixels, panels, scratch }) }
+                // that the weights were packed for, and no other worker takes the same units.
+                unsafe { self.isa.call(Work { call, worker, scratch }) }
             });
             if let Some(pooled) = &mut pooled {
                 self.gather(pooled, pixels / part.images, &grid, pixels, &scratch);
@@ -186,7 +191,7 @@ impl Direct {
     /// Adds the workers' sums over their first and last images to `pooled`, in the order of the workers.
     fn gather(&self, pooled: &mut [f32], image: usize, grid: &Grid, pixels: usize, scratch: &SharedScratch) {
         let channels = self.spec.output.c;
-        for worker in 0..grid.pixels * grid.panels {
+        for worker in 0..grid.len() {
             let Some((pixels, panels)) = grid.share(pixels, self.plan.panels.len(), worker) else { continue };
             let parts = self.parts();
             let at = (worker + 1) * parts.iter().sum::<usize>() - parts[4];
@@ -240,6 +245,11 @@ struct Grid {
 }
 
 impl Grid {
+    /// How many shares there are.
+    fn len(&self) -> usize {
+        self.pixels * self.panels
+    }
+
     /// The pixels and panels of `worker`, if there are any.
     fn share(
         &self,
@@ -247,7 +257,7 @@ impl Grid {
         panels: usize,
         worker: usize,
     ) -> Option<(std::ops::Range<usize>, std::ops::Range<usize>)> {
-        if worker >= self.pixels * self.panels {
+        if worker >= self.len() {
             return None;
         }
         let pixels = share(pixels, self.pixels, worker / self.panels);

@@ -134,6 +134,11 @@ impl Plan {
         Self { tile, segments, slices, panels, weights, unit }
     }
 
+    /// Rows of a packed panel.
+    pub(super) fn rows(&self) -> usize {
+        self.slices.last().map_or(0, |slice| slice.rows.end)
+    }
+
     /// Multiply-adds per pixel over all panels, counted in vectors: the padding is paid for like the rest.
     pub(super) fn vectors(&self) -> usize {
         let depth: usize = self.segments.iter().map(|segment| segment.len).sum();

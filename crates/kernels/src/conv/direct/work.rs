@@ -1,21 +1,26 @@
-//! One worker's share: a range of pixels by a range of panels.
+//! One worker: it takes the units of its share, blocks of pixels by some panels, and then what others have left.
 //!
 //! ```text
-//! for each block of pixels, for each panel, for each slice of the sum, for each tile of the block
+//! for each unit, for each panel, for each slice of the sum, for each tile of the block
 //! ```
 //! The weights of a slice stay in the first cache and the inputs of a block in the second.
 
 use super::plan::{self, Panel};
+use super::queue::Share;
 use super::tile::{Finish, Rows, Tile, Tiles};
-use super::{BLOCK, Direct, Scratch};
+use super::{BLOCK, Direct, Grid, Scratch};
+use crate::conv::taken::Taken;
 use crate::simd::{Kernel, Simd};
 use crate::{Element, Line, Map, Part};
-use std::ops::Range;
 
 /// The memory of a call, shared by its workers: each writes its own pixels and channels.
 pub(super) struct Call<'a, T> {
     pub(super) direct: &'a Direct,
     pub(super) part: &'a Part,
+    /// Output pixels, counted over the rows of all images.
+    pub(super) pixels: usize,
+    pub(super) grid: Grid,
+    pub(super) taken: Taken,
     pub(super) input: *const T,
     pub(super) output: *mut T,
     pub(super) residual: Option<*const T>,
@@ -30,21 +35,20 @@ impl<T> Clone for Call<'_, T> {
 
 impl<T> Copy for Call<'_, T> {}
 
-// SAFETY: the workers' shares do not overlap, and the slices behind the pointers outlive the call.
+// SAFETY: the workers' units do not overlap, and the slices behind the pointers outlive the call.
 unsafe impl<T> Sync for Call<'_, T> {}
 
-/// A worker's share of a call.
+/// What a worker does for a call.
 pub(super) struct Work<'a, T> {
     pub(super) call: Call<'a, T>,
-    /// Output pixels, counted over the rows of all images.
-    pub(super) pixels: Range<usize>,
-    pub(super) panels: Range<usize>,
+    pub(super) worker: usize,
     pub(super) scratch: Scratch,
 }
 
 /// Some pixels of a share.
 #[derive(Clone, Copy)]
 struct Block {
+    index: usize,
     start: usize,
     len: usize,
     /// Where its windows start.
@@ -56,35 +60,17 @@ impl<T: Element> Kernel for Work<'_, T> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let len = self.pixels.len();
-        let count = len.div_ceil(self.call.direct.block);
-        // Blocks of equal size, in whole tiles where there is more than one.
-        let rows = self.call.direct.plan.tile.rows;
-        let size = if count > 1 { len.div_ceil(count).next_multiple_of(rows) } else { len };
-        let number = len.div_ceil(size.max(1));
-        // SAFETY: the pixels are among those of the part, whose slices were checked, and a block fits the scratch.
-        unsafe {
-            let mut next = self.block(0, size);
-            for index in 0..number {
-                let block = next;
-                next = self.block(index + 1, size);
-                self.locate_outputs(&block);
-                let mut ahead = Ahead::new(&self, &block, &next);
-                for index in self.panels.clone() {
-                    let panel = self.call.direct.plan.panels[index];
-                    match panel.vectors {
-                        1 => self.panel::<S, 1>(&block, index, &panel, &mut ahead),
-                        2 => self.panel::<S, 2>(&block, index, &panel, &mut ahead),
-                        _ if plan::widest::<S>() == 4 => {
-                            self.panel::<S, 4>(&block, index, &panel, &mut ahead);
-                        }
-                        _ => {}
-                    }
-                    if let Some(pooled) = self.call.pooled {
-                        self.pool::<S>(&block, &panel, pooled);
-                    }
-                }
-            }
+        let Call { direct, grid, pixels, taken, pooled, .. } = self.call;
+        let shares = grid.len();
+        // Means are gathered worker by worker, so there nobody helps.
+        let reached = if pooled.is_some() { 1 } else { shares };
+        for step in 0..reached {
+            let owner = if step == 0 { self.worker } else { (self.worker + step) % shares };
+            let Some((pixels, panels)) = grid.share(pixels, direct.plan.panels.len(), owner) else {
+                continue;
+            };
+            // SAFETY: the share is one of the grid's.
+            unsafe { self.share::<S>(&Share::new(direct, pixels, panels), || taken.next(owner)) };
         }
     }
 }
@@ -106,9 +92,9 @@ struct Ahead<T> {
 
 impl<T: Element> Ahead<T> {
     #[inline(always)]
-    fn new(work: &Work<'_, T>, block: &Block, next: &Block) -> Self {
+    fn new(work: &Work<'_, T>, share: &Share, block: &Block, next: &Block) -> Self {
         let Direct { spec, plan, .. } = work.call.direct;
-        let tiles = work.panels.len() * plan.slices.len() * block.len.div_ceil(plan.tile.rows);
+        let tiles = share.panels.len() * plan.slices.len() * block.len.div_ceil(plan.tile.rows);
         let fresh = |axis: usize| spec.kernel[axis].min(spec.stride[axis]);
         let row = spec.input.row() * spec.dilation[0];
         let column = (spec.kernel[1] - fresh(1)) * spec.dilation[1] * spec.input.c;
@@ -146,17 +132,71 @@ impl<T: Element> Ahead<T> {
 }
 
 impl<T: Element> Work<'_, T> {
-    /// The block of number `index`, with its windows located.
+    /// Computes the units of `share` that are left.
     ///
     /// # Safety
     ///
-    /// The scratch memory was made for blocks of `size` pixels.
+    /// The processor has the level of `S`, and the pixels and panels are among those of the call.
     #[inline(always)]
-    unsafe fn block(&self, index: usize, size: usize) -> Block {
+    unsafe fn share<S: Simd>(&self, share: &Share, take: impl Fn() -> usize) {
+        let Some(first) = share.unit(take()) else { return };
+        // SAFETY: the pixels are among those of the part, whose slices were checked, and a block fits the scratch.
+        unsafe {
+            let mut block = self.block(share, first.block);
+            let (mut following, mut ahead) = self.begin(share, &block);
+            let mut next = Some(first);
+            while let Some(unit) = next {
+                if unit.block != block.index {
+                    block =
+                        if unit.block == following.index { following } else { self.block(share, unit.block) };
+                    (following, ahead) = self.begin(share, &block);
+                }
+                for index in unit.panels {
+                    let panel = self.call.direct.plan.panels[index];
+                    match panel.vectors {
+                        1 => self.panel::<S, 1>(&block, index, &panel, &mut ahead),
+                        2 => self.panel::<S, 2>(&block, index, &panel, &mut ahead),
+                        _ if plan::widest::<S>() == 4 => {
+                            self.panel::<S, 4>(&block, index, &panel, &mut ahead);
+                        }
+                        _ => {}
+                    }
+                    if let Some(pooled) = self.call.pooled {
+                        self.pool::<S>(share, &block, &panel, pooled);
+                    }
+                }
+                next = share.unit(take());
+            }
+        }
+    }
+
+    /// Locates the outputs of `block`, and the block after it to ask for its inputs.
+    ///
+    /// # Safety
+    ///
+    /// As [`Work::block`].
+    #[inline(always)]
+    unsafe fn begin(&self, share: &Share, block: &Block) -> (Block, Ahead<T>) {
+        // SAFETY: the same contract.
+        unsafe {
+            self.locate_outputs(block);
+            let following = self.block(share, block.index + 1);
+            (following, Ahead::new(self, share, block, &following))
+        }
+    }
+
+    /// Block `index` of a share, with its windows located; empty after the last one.
+    ///
+    /// # Safety
+    ///
+    /// The scratch memory was made for blocks of this size.
+    #[inline(always)]
+    unsafe fn block(&self, share: &Share, index: usize) -> Block {
         let spec = &self.call.direct.spec;
         let input = &spec.input;
-        let start = (self.pixels.start + index * size).min(self.pixels.end);
-        let len = size.min(self.pixels.end - start);
+        let Share { pixels, block: size, .. } = share;
+        let start = (pixels.start + index * size).min(pixels.end);
+        let len = (*size).min(pixels.end - start);
         // Two tables take turns.
         let inputs = self.scratch.inputs.wrapping_add(index % 2 * BLOCK);
         let mut place = self.place(start);
@@ -170,7 +210,7 @@ impl<T: Element> Work<'_, T> {
             unsafe { *inputs.add(i) = start };
             place = self.after(place);
         }
-        Block { start, len, inputs }
+        Block { index, start, len, inputs }
     }
 
     /// Writes where the pixels of `block` are in the output and the residual.
@@ -314,10 +354,10 @@ impl<T: Element> Work<'_, T> {
     ///
     /// The processor has the level of `S`, and the panel was computed for the block.
     #[inline(always)]
-    unsafe fn pool<S: Simd>(&self, block: &Block, panel: &Panel, pooled: *mut f32) {
+    unsafe fn pool<S: Simd>(&self, share: &Share, block: &Block, panel: &Panel, pooled: *mut f32) {
         let spec = &self.call.direct.spec;
         let pixels = self.call.part.rows.len() * spec.output.w;
-        let (first, last) = (self.pixels.start / pixels, (self.pixels.end - 1) / pixels);
+        let (first, last) = (share.pixels.start / pixels, (share.pixels.end - 1) / pixels);
         let mut from = 0;
         while from < block.len {
             let image = (block.start + from) / pixels;

@@ -21,6 +21,7 @@ mod pack;
 mod product;
 mod transform;
 
+use super::taken::Taken;
 use super::{ConvIo, ConvSpec};
 use crate::error::at_least;
 use crate::{Isa, KernelError, Line, Part, Pool, as_f32, as_f32_mut, share};
@@ -208,7 +209,7 @@ impl Winograd {
     pub fn scratch(&self, threads: usize) -> usize {
         let own = threads * (self.v(self.blocking.own) + self.m(self.blocking.own) + 2 * self.sums());
         let shared = self.spec.groups * self.v(self.blocking.shared) + threads * self.m(self.blocking.shared);
-        Line::count(own.max(shared) * size_of::<f32>())
+        threads + Line::count(own.max(shared) * size_of::<f32>())
     }
 
     /// Numbers of the transformed inputs of one group of a block.
@@ -269,10 +270,12 @@ impl Winograd {
             pooled.fill(0.0);
         }
         let tiles = part.images * job.per_image;
+        let (lines, scratch) = io.scratch.split_at_mut(threads);
+        let scratch = (lines, as_f32_mut(scratch));
         if Blocking::share(tiles, threads) {
-            self.run_shared(pool, &job, tiles, as_f32_mut(io.scratch), pooled);
+            self.run_shared(pool, &job, tiles, scratch, pooled);
         } else {
-            self.run_own(pool, &job, tiles, as_f32_mut(io.scratch), pooled);
+            self.run_own(pool, &job, tiles, scratch, pooled);
         }
         if part.rows.end == self.spec.output.h {
             let pixels = (self.spec.output.h * self.spec.output.w) as f32;
@@ -282,8 +285,19 @@ impl Winograd {
     }
 
     /// Each worker has its own tiles, and reads all weights.
-    fn run_own(&self, pool: &Pool, job: &Job<'_>, tiles: usize, scratch: &mut [f32], pooled: &mut [f32]) {
+    fn run_own(
+        &self,
+        pool: &Pool,
+        job: &Job<'_>,
+        tiles: usize,
+        (lines, scratch): (&mut [Line], &mut [f32]),
+        pooled: &mut [f32],
+    ) {
         let threads = pool.threads();
+        // SAFETY: there is a line for each worker.
+        let taken = unsafe { Taken::new(lines.as_mut_ptr(), threads) };
+        // Means are gathered worker by worker, so there nobody helps.
+        let reached = if pooled.is_empty() { threads } else { 1 };
         let (v_len, m_len, sums_len) = (self.v(self.blocking.own), self.m(self.blocking.own), self.sums());
         let each = v_len + m_len + 2 * sums_len;
         let base = Shared(scratch.as_mut_ptr());
@@ -303,14 +317,16 @@ impl Winograd {
                 std::ptr::write_bytes(first_sums, 0, 2 * sums_len);
                 let (first, last) = (own.start / job.per_image, (own.end - 1) / job.per_image);
                 let sums = Sums { all: all.add(0), first, first_sums, last, last_sums };
-                let blocks = own.len().div_ceil(self.blocking.own);
-                // Groups outside: the weights of one may stay in the cache while all tiles pass.
-                for group in 0..self.spec.groups {
-                    for block in 0..blocks {
-                        let block = share(own.len(), blocks, block);
+                for owner in (0..reached).map(|step| (worker + step) % threads) {
+                    let own = share(tiles, threads, owner);
+                    let blocks = own.len().div_ceil(self.blocking.own);
+                    let units = self.spec.groups * blocks;
+                    // Groups outside: the weights of one may stay in the cache while all tiles pass.
+                    while let Some(unit) = Some(taken.next(owner)).filter(|&unit| unit < units) {
+                        let (group, block) = (unit / blocks, share(own.len(), blocks, unit % blocks));
                         let block = own.start + block.start..own.start + block.end;
                         self.input(job, block.clone(), block.len(), group, v);
-                        self.panels_of(job, block.clone(), group, 0..self.panels(), v, m, sums);
+                        self.panels_of(job, block, group, 0..self.panels(), v, m, sums);
                     }
                 }
             }
@@ -336,8 +352,18 @@ impl Winograd {
     }
 
     /// The workers transform a block of tiles together, then divide the panels.
-    fn run_shared(&self, pool: &Pool, job: &Job<'_>, tiles: usize, scratch: &mut [f32], pooled: &mut [f32]) {
+    fn run_shared(
+        &self,
+        pool: &Pool,
+        job: &Job<'_>,
+        tiles: usize,
+        (lines, scratch): (&mut [Line], &mut [f32]),
+        pooled: &mut [f32],
+    ) {
         let threads = pool.threads();
+        // Several chunks of panels for each worker, so that they end together.
+        let even = (4 * threads).div_ceil(self.spec.groups).min(self.panels());
+        let chunks = self.panels().div_ceil(self.blocking.panels).max(even);
         let (v_len, m_len) = (self.v(self.blocking.shared), self.m(self.blocking.shared));
         let base = Shared(scratch.as_mut_ptr());
         let all = Shared(if pooled.is_empty() { std::ptr::null_mut() } else { pooled.as_mut_ptr() });
@@ -356,22 +382,24 @@ impl Winograd {
                     }
                 }
             });
+            // SAFETY: there is a line for each worker.
+            let taken = unsafe { Taken::new(lines.as_mut_ptr(), threads) };
             pool.run(|worker| {
-                let own = share(self.spec.groups * self.panels(), threads, worker);
-                for group in 0..self.spec.groups {
-                    let first = group * self.panels();
-                    let panels = own.start.max(first)..own.end.min(first + self.panels());
-                    if panels.is_empty() {
-                        continue;
-                    }
-                    // SAFETY: after the groups' blocks there is one for each worker's products; nobody writes `v` now,
-                    // and outputs and means of a panel are written by its owner.
-                    unsafe {
-                        let m = base.add(self.spec.groups * v_len + worker * m_len);
-                        let v = base.add(group * v_len);
-                        let sums = Sums::direct(all.add(0));
-                        let panels = panels.start - first..panels.end - first;
-                        self.panels_of(job, block.clone(), group, panels, v, m, sums);
+                for owner in (0..threads).map(|step| (worker + step) % threads) {
+                    let own = share(self.spec.groups * chunks, threads, owner);
+                    // SAFETY: the share is one of those.
+                    let next = || Some(own.start + unsafe { taken.next(owner) });
+                    while let Some(unit) = next().filter(|&unit| unit < own.end) {
+                        let (group, chunk) = (unit / chunks, unit % chunks);
+                        // SAFETY: after the groups' blocks there is one for each worker's products; nobody writes `v`
+                        // now, and outputs and means of a chunk of panels are written by who took it.
+                        unsafe {
+                            let m = base.add(self.spec.groups * v_len + worker * m_len);
+                            let v = base.add(group * v_len);
+                            let sums = Sums::direct(all.add(0));
+                            let panels = share(self.panels(), chunks, chunk);
+                            self.panels_of(job, block.clone(), group, panels, v, m, sums);
+                        }
                     }
                 }
             });
