@@ -36,8 +36,9 @@ pub use attention::{Gate, GateIo, Softmax, SplitAttention, SplitIo};
 #[cfg(target_arch = "x86_64")]
 #[doc(hidden)]
 pub use conv::amx::Amx;
-pub use conv::winograd::Tile;
 #[doc(hidden)]
+pub use conv::weight_grad::{WeightGrad, WeightGradIo};
+pub use conv::winograd::Tile;
 pub use conv::winograd::Winograd;
 pub use conv::{Conv, ConvIo, ConvSpec, Method};
 pub use cpu::{Isa, Level};

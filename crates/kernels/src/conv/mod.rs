@@ -7,6 +7,7 @@ pub(crate) mod depthwise;
 mod direct;
 mod method;
 mod taken;
+pub(crate) mod weight_grad;
 pub(crate) mod winograd;
 
 pub use method::{Conv, Method};

@@ -266,6 +266,12 @@ impl Grid {
     }
 }
 
+/// The pieces of a group's window that lie in one stretch of memory: offset and length of each, from the window's first
+/// element on.
+pub(super) fn window_runs(spec: &ConvSpec) -> Vec<(usize, usize)> {
+    plan::runs(spec, spec.groups).iter().map(|run| (run.offset, run.len)).collect()
+}
+
 /// The most pixels of a block, a multiple of the tile's.
 fn block(spec: &ConvSpec, dtype: DType, rows: usize) -> usize {
     // Windows overlap, and a stride may leave pixels out.

@@ -164,7 +164,7 @@ fn merged(spec: &ConvSpec, tile: &TileShape) -> usize {
 }
 
 /// The contiguous pieces of a window, in the order of the kernel's taps.
-fn runs(spec: &ConvSpec, groups: usize) -> Vec<Segment> {
+pub(super) fn runs(spec: &ConvSpec, groups: usize) -> Vec<Segment> {
     let [rows, columns] = spec.kernel;
     let (inputs, c) = (spec.input.c / groups, spec.input.c);
     // A row of taps next to each other with all channels is one piece.
