@@ -1,6 +1,6 @@
 //! The one block of memory that a session's feature maps live in.
 
-use crate::{Bf16, KernelError};
+use crate::{Bf16, Element, KernelError};
 use std::ops::Range;
 
 /// 64 bytes, a cache line, at an address that is a multiple of 64.
@@ -72,6 +72,13 @@ macro_rules! cast {
 
 cast!(as_f32, as_f32_mut, f32);
 cast!(as_bf16, as_bf16_mut, Bf16);
+
+/// The lines as numbers of either format.
+pub(crate) fn lines_as<T: Element>(lines: &mut [Line]) -> &mut [T] {
+    let count = size_of_val(lines) / size_of::<T>();
+    // SAFETY: both formats take any bytes, and a line is aligned for them.
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), count) }
+}
 
 /// A step's memory: its outputs, which nothing else may overlap, and everything else for reading.
 #[derive(Debug)]

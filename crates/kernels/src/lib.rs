@@ -37,6 +37,7 @@ pub use attention::{Gate, GateIo, Softmax, SplitAttention, SplitIo};
 #[doc(hidden)]
 pub use conv::amx::Amx;
 #[doc(hidden)]
+pub use conv::data_grad::{DataGrad, DataGradIo};
 pub use conv::weight_grad::{WeightGrad, WeightGradIo};
 pub use conv::winograd::Tile;
 pub use conv::winograd::Winograd;

@@ -3,98 +3,22 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stderr, reason = "levels that could not run are named")]
 
+mod windows;
+
 use cardinal_kernels::{
-    Activation, Bf16, ConvSpec, Element, Halo, Isa, KernelError, Level, Line, Map, Pool, WeightGrad,
-    WeightGradIo,
+    Bf16, ConvSpec, Element, Isa, KernelError, Level, Line, Pool, WeightGrad, WeightGradIo,
 };
 use proptest::prelude::*;
-
-/// Small numbers with a repeatable pattern.
-struct Numbers(u64);
-
-impl Numbers {
-    fn vec<T: Element>(&mut self, len: usize) -> Vec<T> {
-        let next = |_| {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            T::from_f32((self.0 >> 40) as f32 / (1 << 23) as f32 - 1.0)
-        };
-        (0..len).map(next).collect()
-    }
-}
-
-fn spec(
-    [oh, ow]: [usize; 2],
-    [groups, ci, co]: [usize; 3],
-    (kernel, stride, dilation): ([usize; 2], [usize; 2], [usize; 2]),
-    padding: [usize; 2],
-    extra: usize,
-) -> ConvSpec {
-    let reach =
-        |axis: usize, size: usize| (size - 1) * stride[axis] + (kernel[axis] - 1) * dilation[axis] + 1;
-    // The windows cover the padding above, the map, and what the halo must have below.
-    let (h, w) = (
-        reach(0, oh).saturating_sub(2 * padding[0]).max(1),
-        reach(1, ow).saturating_sub(2 * padding[1]).max(1),
-    );
-    let halo = Halo {
-        top: padding[0] + extra,
-        left: padding[1],
-        bottom: reach(0, oh).saturating_sub(padding[0] + h) + extra,
-        right: reach(1, ow).saturating_sub(padding[1] + w),
-    };
-    ConvSpec {
-        input: Map::new(h, w, groups * ci).with_halo(halo),
-        output: Map::new(oh, ow, groups * co).with_halo(Halo::even(extra)),
-        kernel,
-        stride,
-        dilation,
-        padding,
-        groups,
-        activation: Activation::Identity,
-        residual: None,
-        pooled: false,
-    }
-}
-
-fn specs() -> impl Strategy<Value = ConvSpec> {
-    let axis = |most: usize| [1..=most, 1..=most];
-    (axis(19), [1_usize..5, 1..40, 1..40], (axis(4), axis(3), axis(2)), [0_usize..3, 0..3], 0_usize..3)
-        .prop_map(|(output, channels, window, padding, extra)| spec(output, channels, window, padding, extra))
-}
+use windows::{Numbers, each_product, spec, specs};
 
 /// The gradient and the sum of the magnitudes of all that was added up.
 fn expected<T: Element>(spec: &ConvSpec, images: usize, input: &[T], grad: &[T]) -> Vec<(f64, f64)> {
-    let (inputs, outputs) = (spec.group_inputs(), spec.group_outputs());
-    let mut sums = Vec::with_capacity(spec.weights());
-    for o in 0..spec.output.c {
-        for i in 0..inputs {
-            for ky in 0..spec.kernel[0] {
-                for kx in 0..spec.kernel[1] {
-                    let (mut sum, mut magnitude) = (0.0, 0.0);
-                    for image in 0..images {
-                        for y in 0..spec.output.h {
-                            for x in 0..spec.output.w {
-                                let row = (y * spec.stride[0] + ky * spec.dilation[0]) as isize
-                                    - spec.padding[0] as isize;
-                                let column = (x * spec.stride[1] + kx * spec.dilation[1]) as isize
-                                    - spec.padding[1] as isize;
-                                let from = image * spec.input.image()
-                                    + spec.input.at(row, column)
-                                    + o / outputs * inputs
-                                    + i;
-                                let to =
-                                    image * spec.output.image() + spec.output.at(y as isize, x as isize) + o;
-                                let product = f64::from(input[from].to_f32()) * f64::from(grad[to].to_f32());
-                                sum += product;
-                                magnitude += product.abs();
-                            }
-                        }
-                    }
-                    sums.push((sum, magnitude));
-                }
-            }
-        }
-    }
+    let mut sums = vec![(0.0, 0.0); spec.weights()];
+    each_product(spec, images, |to, from, tap| {
+        let product = f64::from(input[from].to_f32()) * f64::from(grad[to].to_f32());
+        sums[tap].0 += product;
+        sums[tap].1 += product.abs();
+    });
     sums
 }
 
@@ -117,7 +41,10 @@ fn run<T: Element>(
 
 fn check<T: Element>(spec: &ConvSpec, images: usize, threads: usize, seed: u64) {
     let mut numbers = Numbers(seed);
-    let input: Vec<T> = numbers.vec(images * spec.input.image());
+    let mut input: Vec<T> = vec![T::default(); images * spec.input.image()];
+    // The padding is zero.
+    each_product(spec, images, |_, from, _| input[from] = T::from_f32(1.0));
+    input.iter_mut().filter(|x| x.to_f32() != 0.0).for_each(|x| *x = numbers.vec(1)[0]);
     let grad: Vec<T> = numbers.vec(images * spec.output.image());
     let expected = expected(spec, images, &input, &grad);
     for &isa in Isa::available() {

@@ -3,6 +3,7 @@
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
 mod cost;
+pub(crate) mod data_grad;
 pub(crate) mod depthwise;
 mod direct;
 mod method;
