@@ -19,6 +19,7 @@ mod loops;
 mod map;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod norm;
 mod pointwise;
 mod pool;
 mod pooling;
@@ -48,6 +49,7 @@ pub use elementwise::{Activate, Affine, Binary, Map2, Operand, Side};
 pub use error::KernelError;
 pub use layout::{CopyMap, FillHalo, FromNchw, SpaceToDepth, ToNchw};
 pub use map::{Halo, Map, Part};
+pub use norm::{NormGrad, NormGradIo, NormSource, NormStats};
 pub use pool::{Pool, allowed_cores, pin_to, share};
 pub use pooling::{AvgPool, BlurPool, GlobalPool, MaxPool, PoolSpec};
 #[cfg(target_arch = "x86_64")]

@@ -5,6 +5,7 @@
 
 use crate::attention::WeighSplits;
 use crate::layout::{Gather, Scatter, Spans};
+use crate::norm::{GradMoments, InputGrad, Moments};
 use crate::pointwise::Run;
 use crate::pooling::{Add, Blur, Windowed};
 use crate::{Bf16, Isa};
@@ -13,6 +14,9 @@ use crate::{Bf16, Isa};
 ///
 /// What the fields of the loops promise holds.
 pub trait Loops: Sized {
+    unsafe fn moments(isa: Isa, run: Moments<Self>);
+    unsafe fn grad_moments(isa: Isa, run: GradMoments<Self>);
+    unsafe fn norm_grad(isa: Isa, run: InputGrad<Self>);
     unsafe fn pointwise(isa: Isa, run: Run<Self>);
     unsafe fn weigh_splits(isa: Isa, run: WeighSplits<Self>);
     unsafe fn largest(isa: Isa, run: Windowed<'_, Self, true>);
@@ -40,6 +44,9 @@ macro_rules! loops {
     ($($type:ty)*) => {
         $(loops! {
             $type:
+            moments(Moments<Self>)
+            grad_moments(GradMoments<Self>)
+            norm_grad(InputGrad<Self>)
             pointwise(Run<Self>)
             weigh_splits(WeighSplits<Self>)
             largest(Windowed<'_, Self, true>)

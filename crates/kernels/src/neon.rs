@@ -118,6 +118,10 @@ impl Simd for Neon {
         unsafe { vbslq_f32(vcgtq_f32(a, b), a, b) }
     }
     #[inline(always)]
+    unsafe fn where_positive(x: Self::V, a: Self::V, b: Self::V) -> Self::V {
+        unsafe { vbslq_f32(vcgtq_f32(x, vdupq_n_f32(0.0)), a, b) }
+    }
+    #[inline(always)]
     unsafe fn min(a: Self::V, b: Self::V) -> Self::V {
         unsafe { vbslq_f32(vcltq_f32(a, b), a, b) }
     }

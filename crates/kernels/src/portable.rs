@@ -101,6 +101,16 @@ impl Simd for Portable {
         zip(a, b, |a, b| if a > b { a } else { b })
     }
     #[inline(always)]
+    unsafe fn where_positive(x: Self::V, a: Self::V, b: Self::V) -> Self::V {
+        let mut result = b;
+        for i in 0..Self::LANES {
+            if x[i] > 0.0 {
+                result[i] = a[i];
+            }
+        }
+        result
+    }
+    #[inline(always)]
     unsafe fn min(a: Self::V, b: Self::V) -> Self::V {
         zip(a, b, |a, b| if a < b { a } else { b })
     }

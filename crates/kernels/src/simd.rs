@@ -50,6 +50,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
+    /// `a` where `x > 0`, otherwise `b`.
+    unsafe fn where_positive(x: Self::V, a: Self::V, b: Self::V) -> Self::V;
     /// To the nearest whole number, ties to even.
     unsafe fn round(x: Self::V) -> Self::V;
     /// `2^n` for whole numbers from -126 to 127.

@@ -184,6 +184,11 @@ impl Work {
         });
     }
 
+    /// How many workers have pixels.
+    pub(crate) fn workers(&self) -> usize {
+        self.workers
+    }
+
     fn share(&self, worker: usize) -> Share {
         let image = self.rows.len() * self.w;
         let units = share(self.images * image / self.unit, self.workers, worker);

@@ -187,6 +187,12 @@ macro_rules! avx512 {
                 unsafe { _mm512_max_ps(a, b) }
             }
             #[inline(always)]
+            unsafe fn where_positive(x: Self::V, a: Self::V, b: Self::V) -> Self::V {
+                unsafe {
+                    _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(x, _mm512_setzero_ps()), b, a)
+                }
+            }
+            #[inline(always)]
             unsafe fn min(a: Self::V, b: Self::V) -> Self::V {
                 unsafe { _mm512_min_ps(a, b) }
             }
