@@ -129,19 +129,19 @@ impl SplitAttention {
 }
 
 /// Scratch memory with a row of weights for each worker.
-struct Weights {
+pub(crate) struct Weights {
     rows: Out<f32>,
     stride: usize,
 }
 
 impl Weights {
-    fn new(scratch: &mut [Line], count: usize) -> Self {
+    pub(crate) fn new(scratch: &mut [Line], count: usize) -> Self {
         let stride = Line::count(4 * count) * Line::BYTES / 4;
         Self { rows: Out::new(arena::as_f32_mut(scratch)), stride }
     }
 
     /// Calls `compute` at the first segment of each image, and `item` for every segment.
-    fn for_each(
+    pub(crate) fn for_each(
         &self,
         share: Share,
         compute: impl Fn(usize, *mut f32),
@@ -166,19 +166,19 @@ impl Weights {
 ///
 /// What the fields promise holds.
 #[inline(never)]
-unsafe fn split_weights(isa: Isa, weights: SplitWeights) {
+pub(crate) unsafe fn split_weights(isa: Isa, weights: SplitWeights) {
     // SAFETY: the same contract.
     unsafe { isa.call(weights) }
 }
 
 /// The weights of one image, split by split.
-struct SplitWeights {
-    logits: *const f32,
-    weights: *mut f32,
-    radix: usize,
-    cardinality: usize,
+pub(crate) struct SplitWeights {
+    pub(crate) logits: *const f32,
+    pub(crate) weights: *mut f32,
+    pub(crate) radix: usize,
+    pub(crate) cardinality: usize,
     /// Channels of a cardinal group.
-    group: usize,
+    pub(crate) group: usize,
 }
 
 // SAFETY of the blocks below: the caller of `Kernel::run` promises that both pointers are valid for

@@ -14,6 +14,7 @@ mod cpu;
 mod element;
 mod elementwise;
 mod error;
+mod grad;
 mod layout;
 mod loops;
 mod map;
@@ -47,6 +48,12 @@ pub use cpu::{Isa, Level};
 pub use element::{Bf16, DType, Element};
 pub use elementwise::{Activate, Affine, Binary, Map2, Operand, Side};
 pub use error::KernelError;
+pub use grad::{
+    ActivationGrad, ActivationGradIo, ActivationSource, AddChannels, AttentionGrad, BiasGrad, Decay,
+    DepthToSpace, DropKey, Dropped, FactorGrad, FactorGradIo, GlobalPoolGrad, InputGradIo, LogitLoss,
+    LogitsGradIo, LossIo, LossRule, MaxPoolGrad, MaxPoolGradIo, RandomDrop, RandomDropIo, SpreadGrad, Update,
+    UpdateIo, UpdateRule, Write, clip_scale, grad_norm, grad_norm_scratch,
+};
 pub use layout::{CopyMap, FillHalo, FromNchw, SpaceToDepth, ToNchw};
 pub use map::{Halo, Map, Part};
 pub use norm::{NormGrad, NormGradIo, NormSource, NormStats};

@@ -78,7 +78,7 @@ impl BlurPool {
 
 /// The three inputs of output `at`, of `size`.
 #[inline(always)]
-fn neighbours(at: usize, size: usize) -> [usize; 3] {
+pub(crate) fn neighbours(at: usize, size: usize) -> [usize; 3] {
     let middle = 2 * at;
     [
         if middle == 0 { 1 } else { middle - 1 },

@@ -4,8 +4,8 @@ mod blur;
 mod global;
 mod window;
 
-pub(crate) use blur::Blur;
 pub use blur::BlurPool;
+pub(crate) use blur::{Blur, neighbours};
 pub(crate) use global::Add;
 pub use global::GlobalPool;
 pub(crate) use window::Windowed;

@@ -37,7 +37,7 @@ pub struct PoolSpec {
 
 impl PoolSpec {
     /// Checks that every window has a tap inside the input.
-    fn check(&self) -> Result<(), KernelError> {
+    pub(crate) fn check(&self) -> Result<(), KernelError> {
         check_map(POOL, &self.input)?;
         check_map(POOL, &self.output)?;
         let fail = |reason: String| Err(KernelError::spec(POOL, reason));
@@ -58,12 +58,12 @@ impl PoolSpec {
     }
 
     /// Where the window of output `at` starts.
-    fn start(&self, axis: usize, at: usize) -> isize {
+    pub(crate) fn start(&self, axis: usize, at: usize) -> isize {
         (at * self.stride[axis]) as isize - self.padding[axis] as isize
     }
 
     /// The taps inside the input of the window of output `at`.
-    fn taps(&self, axis: usize, at: usize) -> Range<usize> {
+    pub(crate) fn taps(&self, axis: usize, at: usize) -> Range<usize> {
         let size = [self.input.h, self.input.w][axis] as isize;
         let (start, step) = (self.start(axis, at), self.dilation[axis]);
         let first = if start < 0 { start.unsigned_abs().div_ceil(step) } else { 0 };
@@ -72,7 +72,7 @@ impl PoolSpec {
     }
 
     /// Taps of the window of output `at` that lie inside the input or its padding, which is as wide on both sides.
-    fn padded_taps(&self, axis: usize, at: usize) -> usize {
+    pub(crate) fn padded_taps(&self, axis: usize, at: usize) -> usize {
         let size = ([self.input.h, self.input.w][axis] + self.padding[axis]) as isize;
         let room = (size - self.start(axis, at)).max(1).unsigned_abs();
         room.div_ceil(self.dilation[axis]).min(self.kernel[axis])
