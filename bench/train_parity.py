@@ -45,7 +45,7 @@ MODELS = {
     "tresnet_digits": lambda: TResNet([1, 1, 1, 1], num_classes=10, width_factor=0.25),
 }
 # What recipes/digits.toml says; the learning rate of every step is read from Cardinal's log.
-BATCH, SMOOTHING, MOMENTUM, DECAY, PAD = 64, 0.1, 0.9, 5e-4, 3
+BATCH, SMOOTHING, MOMENTUM, DECAY, PAD = 16, 0.1, 0.9, 5e-4, 2
 MASK = (1 << 64) - 1
 
 
@@ -184,7 +184,9 @@ def initial(name, seed):
 def compare(arguments, name, data):
     with tempfile.TemporaryDirectory() as folder:
         weights = initial(name, 1)
-        extra = ["--set", "no_aug=true", "--epochs", str(3 + arguments.steps // 22 - 2), "--set", "val_interval=1000"]
+        # One epoch more than the steps need: the first is the warm-up.
+        epochs = 1 + math.ceil(arguments.steps / (len(data[2]) // BATCH))
+        extra = ["--set", "no_aug=true", "--epochs", str(epochs), "--set", "val_interval=1000"]
         ours, rates, _ = train_cardinal(arguments.binary, name, weights, 42, pathlib.Path(folder), extra)
     theirs, _ = train_torch(name, weights, rates, 42, data, augment=False, limit=arguments.steps)
     ours = ours[: arguments.steps]

@@ -37,7 +37,7 @@ impl fmt::Display for Roofline {
 impl Roofline {
     /// The better of two measurements of the same processor: other programs can only slow it down.
     #[must_use]
-    pub fn or(self, other: Self) -> Self {
+    pub fn or(self, other: &Self) -> Self {
         let mut read = self.read;
         read.iter_mut().zip(other.read).for_each(|(best, rate)| *best = best.max(rate));
         Self {

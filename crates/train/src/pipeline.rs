@@ -72,11 +72,7 @@ pub fn preprocess(recipe: &Recipe, published: &Pretrained) -> Result<Preprocess,
 }
 
 /// What happens to a training image.
-///
-/// # Errors
-///
-/// The recipe asks for a crop that the data crate does not have.
-pub fn transform(recipe: &Recipe, preprocess: &Preprocess) -> Result<TrainTransform, TrainError> {
+pub fn transform(recipe: &Recipe, preprocess: &Preprocess) -> TrainTransform {
     let augment = &recipe.augment;
     let (scale, ratio) = (augment.scale, augment.ratio);
     let [brightness, contrast, saturation, hue] = augment.color_jitter;
@@ -125,7 +121,7 @@ pub fn transform(recipe: &Recipe, preprocess: &Preprocess) -> Result<TrainTransf
         ..TrainTransform::default()
     };
     policy(&augment.aa, &mut transform);
-    Ok(transform)
+    transform
 }
 
 fn policy(aa: &Augmentation, transform: &mut TrainTransform) {
@@ -158,7 +154,7 @@ pub fn train_loader(
     classes: usize,
 ) -> Result<Loader, TrainError> {
     let augment = &recipe.augment;
-    let mix = recipe.mixes().then(|| Mix {
+    let mix = recipe.mixes().then_some(Mix {
         mixup_alpha: augment.mixup,
         cutmix_alpha: augment.cutmix,
         prob: augment.mixup_prob,
@@ -182,7 +178,7 @@ pub fn train_loader(
     Ok(if augment.no_aug {
         Loader::with(dataset, Loader::plain(preprocess.clone()), options)?
     } else {
-        Loader::train(dataset, transform(recipe, preprocess)?, options)?
+        Loader::train(dataset, transform(recipe, preprocess), options)?
     })
 }
 

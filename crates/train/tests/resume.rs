@@ -7,7 +7,8 @@ mod common;
 use cardinal_models::ModelOptions;
 use cardinal_train::checkpoint::{Checkpoint, Progress};
 use cardinal_train::recipe::Recipe;
-use cardinal_train::step::{EagerStep, Step, StepSettings};
+use cardinal_train::step::{EagerStep, Step, StepSettings, StepState};
+use cardinal_weights::{NamedTensors, Tensor};
 use common::{Images, SETTINGS, with_options};
 
 fn step() -> EagerStep {
@@ -22,6 +23,26 @@ fn step() -> EagerStep {
 fn train(step: &mut EagerStep, images: &Images, steps: std::ops::Range<u64>) -> Vec<f64> {
     let settings = |number| StepSettings { seed: 100 + number, drop_block: 0.05, ..SETTINGS };
     steps.map(|number| step.train(images.input(), &settings(number)).unwrap().loss).collect()
+}
+
+/// The names of tensors that are not the same in both, whatever their order.
+fn differences(a: &StepState, b: &StepState) -> Vec<String> {
+    assert_eq!(a.updates, b.updates);
+    let all = |state: &StepState| -> Vec<(String, Tensor)> {
+        let ema = state.ema.clone().unwrap();
+        let named = |prefix: &'static str, list: NamedTensors| {
+            list.into_iter().map(move |(name, tensor)| (format!("{prefix}{name}"), tensor))
+        };
+        let mut all: Vec<_> = named("", state.model.clone())
+            .chain(named("ema.", ema))
+            .chain(named("optimizer.", state.optimizer.clone()))
+            .collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
+    };
+    let (a, b) = (all(a), all(b));
+    assert_eq!(a.len(), b.len());
+    a.into_iter().zip(b).filter(|(a, b)| a != b).map(|(a, _)| a.0).collect()
 }
 
 #[test]
@@ -41,11 +62,12 @@ fn a_continued_run_is_the_uninterrupted_one() {
     checkpoint.write(&path).unwrap();
     let losses = train(&mut whole, &images, 3..6);
     let read = Checkpoint::read(&path).unwrap();
-    assert_eq!(read, checkpoint);
+    assert_eq!((&read.progress, &read.recipe), (&checkpoint.progress, &checkpoint.recipe));
+    assert_eq!(differences(&read.state, &checkpoint.state), [""; 0]);
     let mut continued = step();
     continued.restore(&read.state).unwrap();
     assert_eq!(train(&mut continued, &images, 3..6), losses);
-    assert_eq!(continued.state().unwrap(), whole.state().unwrap());
+    assert_eq!(differences(&continued.state().unwrap(), &whole.state().unwrap()), [""; 0]);
     // Another seed draws otherwise: the losses above are not equal by chance.
     let mut other = step();
     other.restore(&read.state).unwrap();

@@ -1,11 +1,10 @@
 use crate::exit::Usage;
-use crate::network::{WeightsFile, read_weights};
+use crate::network::{WeightsFile, build, read_weights};
 use crate::progress;
 use anyhow::Context;
 use cardinal_data::Preprocess;
 use cardinal_models::registry::{self, Variant};
-use cardinal_models::weights::options_in;
-use cardinal_models::{Model, ModelOptions};
+use cardinal_models::weights::parameter_count;
 use cardinal_train::device::DeviceKind;
 use cardinal_train::evaluate::{Evaluation, Evaluator, Scores};
 use cardinal_train::metrics::MultiLabelScores;
@@ -82,16 +81,18 @@ impl Args {
             Some(name) => registry::find(name)?,
             None => file.variant().with_context(|| self.checkpoint.display().to_string())?.0,
         };
+        // That the weights are the network's is found before the data is.
+        let model = build(variant, &file.tensors, &self.checkpoint)?;
+        let (classes, parameters) = (model.num_classes(), parameter_count(&model));
+        drop(model);
         let recipe = self.recipe(&file)?;
         let preprocess = self.preprocess(&recipe, variant, &file)?;
         let dataset = pipeline::dataset(&recipe, &recipe.data.val_split)?;
         check_classes(&file, dataset.classes())?;
-        let options = options_in(variant, &file.tensors);
         let threads = self.threads.map_or_else(
             || std::thread::available_parallelism().map_or(1, NonZero::get),
             usize::from,
         );
-        let classes = options.num_classes;
         let total = dataset.len();
         let mut evaluator =
             Evaluator::new(&recipe, variant, dataset, &preprocess, classes, self.device, threads)?;
@@ -104,7 +105,7 @@ impl Args {
         for error in &evaluation.skipped {
             writeln!(stderr(), "left out: {error}")?;
         }
-        let result = Report::new(variant, &options, &preprocess, &evaluation);
+        let result = Report::new(variant, parameters, &preprocess, &evaluation);
         if self.json {
             writeln!(stdout(), "{}", serde_json::to_string_pretty(&result)?)?;
         } else {
@@ -191,12 +192,10 @@ enum Numbers {
 impl Report {
     fn new(
         variant: &'static Variant,
-        options: &ModelOptions,
+        parameters: usize,
         preprocess: &Preprocess,
         evaluation: &Evaluation,
     ) -> Self {
-        let device = cardinal_models::burn::tensor::Device::flex();
-        let parameters = cardinal_models::weights::parameter_count(&Model::new(variant, options, &device));
         let round = |value: f64, digits: f64| (value * digits).round() / digits;
         let scores = match &evaluation.scores {
             Scores::Single(scores) => {

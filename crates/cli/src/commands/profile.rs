@@ -64,7 +64,7 @@ impl Args {
         let input = vec![0.5; batch * 3 * size * size];
         session.run(&[&input])?;
         let mut times = session.profile(&[&input], self.runs as usize)?;
-        let roofline = before.or(roofline::measure(isa, threads));
+        let roofline = before.or(&roofline::measure(isa, threads));
         let total: f64 = times.iter().map(|step| step.time.as_secs_f64()).sum();
         if let Some(top) = self.top {
             times.sort_by_key(|step| std::cmp::Reverse(step.time));

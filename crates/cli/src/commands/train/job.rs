@@ -27,7 +27,7 @@ pub(crate) struct Place {
     /// Where the folders of runs are made
     #[arg(long, value_name = "DIR", default_value = "output/train")]
     output: PathBuf,
-    /// Name of the run's folder [default: <YYYYMMDD-HHMMSS>-<model>-<size>, in UTC]
+    /// Name of the run's folder [default: time in UTC, model and size, as 20261122-130507-resnest14d-224]
     #[arg(long, value_name = "NAME")]
     experiment: Option<String>,
     /// Where steps are computed: cpu, vulkan or cuda
