@@ -34,3 +34,14 @@ bench-peers *ARGS:
 # Every convolution of three networks, kernel by kernel, beside the peak of the processor.
 bench-kernels *ARGS:
     cargo run --release -p cardinal-kernels --example conv_bench -- {{ARGS}}
+
+# A training image's way from JPEG to numbers beside torchvision's, on one core; needs torch and torchvision.
+bench-data *ARGS:
+    cargo build --release -p cardinal-data --example loader_bench
+    python3 bench/data_throughput.py {{ARGS}}
+
+# docs/augmentation.jpg again; needs Pillow.
+augmentation-sheet:
+    rm -rf target/augmentations
+    cargo run --release -p cardinal-data --example augmentations -- assets/chelsea.jpg target/augmentations
+    python3 tools/augmentation_sheet.py target/augmentations docs/augmentation.jpg

@@ -15,3 +15,4 @@ $python tools/macs.py
 $python tools/predict_fixtures.py
 $python tools/preprocess_fixtures.py
 $python tools/weights_fixtures.py
+$python tools/dataset_fixtures.py

@@ -54,10 +54,13 @@ pub fn capture<M: Module, const D: usize>(
 ) -> Result<Graph, CaptureError> {
     // Values that are drawn when they are first read must be drawn where there are numbers.
     module.visit(&mut Draw);
+    // A clone shares its running statistics with the original, which must not move with it.
+    let own = module.valid();
+    drop(module);
     let device = Device::capture();
     let mut found = Names::new();
     let captured = device.capture_scope(|scope| {
-        let module = module.to_device(&device);
+        let module = own.to_device(&device);
         found = names(&module);
         let x = Tensor::<4>::from_data(TensorData::zeros::<f32, _>(input), &device);
         let x_id = tensor_id(&x);

@@ -3,6 +3,8 @@
 use crate::hub::HubError;
 use cardinal_data::DataError;
 use cardinal_models::ModelError;
+use cardinal_train::TrainError;
+use cardinal_train::recipe::RecipeError;
 use cardinal_weights::WeightsError;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -17,6 +19,14 @@ pub(crate) struct Usage(pub(crate) String);
 #[error("{failed} of {total} images could not be classified")]
 pub(crate) struct SomeFailed {
     pub(crate) failed: usize,
+    pub(crate) total: usize,
+}
+
+/// Some of a dataset's images cannot be read; they were listed already.
+#[derive(Debug, thiserror::Error)]
+#[error("{broken} of {total} images cannot be read")]
+pub(crate) struct Broken {
+    pub(crate) broken: usize,
     pub(crate) total: usize,
 }
 
@@ -54,23 +64,37 @@ fn code(error: &anyhow::Error) -> u8 {
         if cause.is::<Usage>() {
             return USAGE;
         }
-        if cause.is::<DataError>() || cause.is::<SomeFailed>() {
+        if cause.is::<DataError>() || cause.is::<SomeFailed>() || cause.is::<Broken>() {
             return DATA;
         }
         if cause.is::<WeightsError>() {
             return WEIGHTS;
         }
+        match cause.downcast_ref::<TrainError>() {
+            Some(TrainError::Recipe(_) | TrainError::NoDevice(_)) => return USAGE,
+            Some(TrainError::Data(_) | TrainError::DataFit(_)) => return DATA,
+            Some(TrainError::Weights(_) | TrainError::Checkpoint { .. } | TrainError::State(_)) => return WEIGHTS,
+            Some(TrainError::Model(error)) => return of_model(error).unwrap_or(FAILURE),
+            _ => {}
+        }
+        if cause.is::<RecipeError>() {
+            return USAGE;
+        }
         if cause.is::<HubError>() {
             return FAILURE;
         }
-        match cause.downcast_ref::<ModelError>() {
-            Some(ModelError::Unknown { .. } | ModelError::UnknownTag { .. }) => return USAGE,
-            Some(ModelError::Input { .. }) => return DATA,
-            Some(ModelError::Mismatch { .. } | ModelError::Unrecognised { .. } | ModelError::Weights(_)) => {
-                return WEIGHTS;
-            }
-            _ => {}
+        if let Some(code) = cause.downcast_ref::<ModelError>().and_then(of_model) {
+            return code;
         }
     }
     FAILURE
+}
+
+fn of_model(error: &ModelError) -> Option<u8> {
+    match error {
+        ModelError::Unknown { .. } | ModelError::UnknownTag { .. } => Some(USAGE),
+        ModelError::Input { .. } => Some(DATA),
+        ModelError::Mismatch { .. } | ModelError::Unrecognised { .. } | ModelError::Weights(_) => Some(WEIGHTS),
+        _ => None,
+    }
 }

@@ -10,7 +10,7 @@ use cardinal_models::burn::tensor::Device;
 use cardinal_models::registry::{self, CropMode, Interpolation, Pretrained, Variant};
 use cardinal_models::weights::{self, Classifier};
 use cardinal_models::{Backbone, Model, ModelOptions};
-use cardinal_weights::{CheckpointInfo, NamedTensors, names::Naming};
+use cardinal_weights::{CheckpointInfo, NamedTensors, ReadOptions, names::Naming};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,9 @@ pub(crate) struct Choice {
     /// fetched from the Hugging Face hub into its standard cache
     #[arg(short, long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
+    /// Take the averaged weights of a training checkpoint
+    #[arg(long, requires = "checkpoint")]
+    use_ema: bool,
     /// Take random weights, to try things without any; the classes that it names mean nothing
     #[arg(long, conflicts_with = "checkpoint")]
     untrained: bool,
@@ -44,6 +47,7 @@ pub(crate) struct Loaded {
 }
 
 /// What runs: a module, or graphs that were captured from one before.
+#[derive(Clone)]
 pub(crate) enum Network {
     Module(Box<Model>),
     /// One for each input size.
@@ -90,18 +94,19 @@ impl Network {
         }
     }
 
-    /// The graph for images of `[channels, height, width]`, with its weights.
-    pub(crate) fn graph(&self, size @ [c, h, w]: [usize; 3]) -> anyhow::Result<Graph> {
+    /// The graph for images of `[channels, height, width]`, with its weights. A clone of the network shares them, but
+    /// then they are in memory twice for a while.
+    pub(crate) fn graph(self, size @ [c, h, w]: [usize; 3]) -> anyhow::Result<Graph> {
         self.check_input(&[1, c, h, w])?;
         match self {
             Self::Module(model) => {
                 let name = model.variant().name;
                 let forward = |model: &Model, x| model.forward(x);
-                capture(name, model.as_ref(), [1, c, h, w], weights::tensor_names, forward).context(name)
+                capture(name, *model, [1, c, h, w], weights::tensor_names, forward).context(name)
             }
             Self::Graphs(graphs) => {
-                let found = graphs.iter().find(|graph| input_size(graph) == Some(size));
-                found.cloned().context("the file has a graph for that size")
+                let found = graphs.into_iter().find(|graph| input_size(graph) == Some(size));
+                found.context("the file has a graph for that size")
             }
         }
     }
@@ -124,9 +129,9 @@ pub(crate) struct WeightsFile {
     note: Option<&'static str>,
 }
 
-/// Reads a file of weights and gives it timm's names.
-pub(crate) fn read_weights(path: &Path) -> anyhow::Result<WeightsFile> {
-    let checkpoint = cardinal_weights::read(path)?;
+/// Reads a file of weights and gives it timm's names; where the file has both, `ema` chooses the averaged ones.
+pub(crate) fn read_weights(path: &Path, ema: bool) -> anyhow::Result<WeightsFile> {
+    let checkpoint = cardinal_weights::read_with(path, &ReadOptions { ema, key: None })?;
     let info = checkpoint.info.clone();
     let converted = checkpoint.into_timm()?;
     info!("{}: {} tensors, {} names", path.display(), converted.tensors.len(), converted.naming);
@@ -135,6 +140,12 @@ pub(crate) fn read_weights(path: &Path) -> anyhow::Result<WeightsFile> {
 }
 
 impl WeightsFile {
+    /// How images are prepared: as the file says, and where it is silent as `base`.
+    pub(crate) fn preprocessing(&self, base: Pretrained) -> Pretrained {
+        let own = self.info.metadata.get(PREPROCESSING).and_then(|text| serde_json::from_str(text).ok());
+        own.map_or(base.clone(), |own: HubPreprocessing| own.over(base))
+    }
+
     /// The network that the file is for.
     pub(crate) fn variant(&self) -> anyhow::Result<(&'static Variant, Vec<&'static Variant>)> {
         let candidates = weights::sniff(&self.tensors)?.candidates;
@@ -171,7 +182,10 @@ impl Choice {
     }
 
     fn read_file(&self, file: &Path) -> anyhow::Result<Loaded> {
-        let weights = read_weights(file)?;
+        let weights = read_weights(file, self.use_ema)?;
+        if self.use_ema && !weights.info.is_ema {
+            return Err(Usage(format!("{} has no averaged weights; leave --use-ema out", file.display())).into());
+        }
         let (variant, preprocessing) = match self.model.as_deref() {
             Some(name) => {
                 let (variant, published) = registry::find_pretrained(name)?;
@@ -188,6 +202,7 @@ impl Choice {
             warn!("{}: {note}", file.display());
         }
         let classes = weights.info.classes.clone();
+        let preprocessing = weights.preprocessing(preprocessing);
         let model = build(variant, &weights.tensors, file)?;
         Ok(Loaded::new(model, preprocessing, classes))
     }
@@ -200,8 +215,8 @@ impl Loaded {
 }
 
 /// What [`read_compiled`] finds beside the graphs.
-const PREPROCESSING: &str = "pretrained_cfg";
-const CLASSES: &str = "label_names";
+pub(crate) const PREPROCESSING: &str = "pretrained_cfg";
+pub(crate) const CLASSES: &str = "label_names";
 
 /// A compiled file's metadata: what its graphs do not say, in timm's terms.
 pub(crate) fn compiled_metadata(loaded: &Loaded) -> BTreeMap<String, String> {
@@ -285,8 +300,22 @@ fn from_registry(name: &str) -> anyhow::Result<Loaded> {
         return Err(Usage(text).into());
     };
     let file = fetch(&published.hub_id())?;
-    let model = build(variant, &read_weights(&file)?.tensors, &file)?;
+    let model = build(variant, &read_weights(&file, false)?.tensors, &file)?;
     Ok(Loaded::new(model, published.clone(), None))
+}
+
+/// The published weights of `name`, which are fetched if need be.
+pub(crate) fn published_weights(name: &str) -> anyhow::Result<NamedTensors> {
+    let (variant, published) = registry::find_pretrained(name)?;
+    let Some(published) = published else {
+        let text = format!(
+            "no weights are published for {}; start from a file with --initial-checkpoint FILE, or from random weights \
+             with --set pretrained=false",
+            variant.name
+        );
+        return Err(Usage(text).into());
+    };
+    Ok(read_weights(&fetch(&published.hub_id())?, false)?.tensors)
 }
 
 fn fetch(repo: &str) -> anyhow::Result<PathBuf> {
@@ -340,7 +369,7 @@ fn from_hub(repo: &str) -> anyhow::Result<Loaded> {
     let variant = registry::find(&config.architecture)
         .with_context(|| format!("{repo} holds a '{}'", config.architecture))?;
     let file = fetch(repo)?;
-    let model = build(variant, &read_weights(&file)?.tensors, &file)?;
+    let model = build(variant, &read_weights(&file, false)?.tensors, &file)?;
     Ok(Loaded::new(model, config.pretrained_cfg.over(variant.preprocessing()), config.label_names))
 }
 

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::dataset::DatasetError;
 use crate::decode::Format;
+use crate::loader::LoaderError;
 
 /// What went wrong with one file, folder or pattern.
 ///
@@ -130,6 +132,21 @@ pub enum DataErrorKind {
         /// The number of values given.
         values: usize,
     },
+    /// A training transform cannot run.
+    #[error("cannot be transformed: {0}")]
+    Transform(#[source] crate::PreprocessError),
+    /// Batches cannot be made of it.
+    #[error("{0}")]
+    Loader(#[source] LoaderError),
+    /// What is wrong with a dataset as a whole.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+}
+
+impl From<io::Error> for DataErrorKind {
+    fn from(error: io::Error) -> Self {
+        Self::from_io(error)
+    }
 }
 
 impl DataErrorKind {

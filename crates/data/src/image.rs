@@ -38,10 +38,40 @@ impl RgbImage {
         &self.pixels
     }
 
+    pub(crate) fn pixels_mut(&mut self) -> &mut [u8] {
+        &mut self.pixels
+    }
+
     /// Gives the pixels away: `[height, width, 3]`.
     #[must_use]
     pub fn into_pixels(self) -> Vec<u8> {
         self.pixels
+    }
+
+    /// Mirrors left and right.
+    pub(crate) fn flip_horizontal(&mut self) {
+        let stride = self.width as usize * 3;
+        for row in self.pixels.chunks_exact_mut(stride) {
+            row.as_chunks_mut::<3>().0.reverse();
+        }
+    }
+
+    /// Mirrors top and bottom.
+    pub(crate) fn flip_vertical(&mut self) {
+        let stride = self.width as usize * 3;
+        let (upper, lower) = self.pixels.split_at_mut(self.height as usize / 2 * stride);
+        for (upper, lower) in upper.chunks_exact_mut(stride).zip(lower.chunks_exact_mut(stride).rev()) {
+            upper.swap_with_slice(lower);
+        }
+    }
+
+    /// Columns `left..left + width` of rows `top..top + height`, which must lie inside.
+    pub(crate) fn cropped(&self, [left, top, width, height]: [u32; 4]) -> Self {
+        let stride = self.width as usize * 3;
+        let (start, end) = (left as usize * 3, (left + width) as usize * 3);
+        let rows = self.pixels.chunks_exact(stride).skip(top as usize).take(height as usize);
+        let pixels = rows.flat_map(|row| &row[start..end]).copied().collect();
+        Self { width, height, pixels }
     }
 
     /// Wraps pixels whose number is known to fit, and is not 0.

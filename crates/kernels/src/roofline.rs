@@ -34,6 +34,22 @@ impl fmt::Display for Roofline {
     }
 }
 
+impl Roofline {
+    /// The better of two measurements of the same processor: other programs can only slow it down.
+    #[must_use]
+    pub fn or(self, other: &Self) -> Self {
+        let mut read = self.read;
+        read.iter_mut().zip(other.read).for_each(|(best, rate)| *best = best.max(rate));
+        Self {
+            threads: self.threads,
+            fma: self.fma.max(other.fma),
+            fma_l1: self.fma_l1.max(other.fma_l1),
+            fma_l2: self.fma_l2.max(other.fma_l2),
+            read,
+        }
+    }
+}
+
 /// Measures for about half a second.
 #[must_use]
 pub fn measure(isa: Isa, threads: usize) -> Roofline {

@@ -54,6 +54,14 @@ pub enum ModelError {
         /// How many it has.
         total: usize,
     },
+    /// A tensor could not be read back from its device.
+    #[error("{name} cannot be read back from the device: {reason}")]
+    Read {
+        /// The parameter.
+        name: String,
+        /// What Burn says.
+        reason: String,
+    },
     /// The graph could not be recorded.
     #[error("{model} could not be captured: {reason}")]
     Capture {

@@ -20,6 +20,10 @@ pub struct ModelOptions {
     /// Stochastic depth at the last block; earlier blocks have less.
     #[config(default = 0.0)]
     pub drop_path_rate: f64,
+    /// Start each residual branch at zero, where the network does so (ResNeSt section 5.2); `false` starts every norm's
+    /// weight at 1.
+    #[config(default = true)]
+    pub zero_init_last: bool,
     /// DropBlock in the last two stages of the ResNet families (ResNeSt section 5.2: 0.1, reached linearly).
     #[config(default = 0.0)]
     pub drop_block_rate: f64,
@@ -98,6 +102,14 @@ impl Model {
     /// Gives the model a new classifier of `classes` outputs with PyTorch's default initialisation; none for 0.
     pub fn reset_classifier(&mut self, classes: usize, device: &Device) {
         self.head_mut().reset(classes, device);
+    }
+
+    /// Sets DropBlock's rate, which training raises over its epochs. Without effect where the model was built with a
+    /// rate of 0, and in families that have no DropBlock.
+    pub fn set_drop_block_rate(&mut self, rate: f64) {
+        if let Network::ResNet(net) = &mut self.net {
+            net.set_drop_block_rate(rate);
+        }
     }
 
     /// Whether an input `[n, c, h, w]` can go through the model, which [`forward`](Backbone::forward) takes for

@@ -27,7 +27,9 @@ mod tensor;
 mod torch;
 mod write;
 
-pub use checkpoint::{Checkpoint, CheckpointInfo, Format, ReadOptions, read, read_bytes, read_with};
+pub use checkpoint::{
+    Checkpoint, CheckpointInfo, Format, ReadOptions, TRAINING_KEY, read, read_bytes, read_safetensors, read_with,
+};
 pub use diff::{Comparison, Mismatch, compare};
 pub use error::{WeightsError, WeightsErrorKind};
 pub use tensor::{DType, NamedTensors, Tensor};

@@ -1,5 +1,5 @@
 use crate::exit::Usage;
-use crate::network::{build, read_weights};
+use crate::network::{CLASSES, PREPROCESSING, build, read_weights};
 use anyhow::Context;
 use cardinal_models::registry;
 use cardinal_models::weights::state_dict;
@@ -31,6 +31,9 @@ pub(crate) struct Args {
     /// Whose parameter names to write
     #[arg(long, value_enum, default_value = "timm")]
     names: Names,
+    /// Take the averaged weights of a training checkpoint
+    #[arg(long)]
+    use_ema: bool,
     /// The network, where the file fits several [default: what the file shows]
     #[arg(short, long, value_name = "NAME")]
     model: Option<String>,
@@ -52,7 +55,11 @@ impl Args {
             let text = format!("'{}': only .safetensors files can be written", self.output.display());
             return Err(Usage(text).into());
         }
-        let file = read_weights(&self.input)?;
+        let file = read_weights(&self.input, self.use_ema)?;
+        if self.use_ema && !file.info.is_ema {
+            let text = format!("'{}' has no averaged weights; leave --use-ema out", self.input.display());
+            return Err(Usage(text).into());
+        }
         let variant = match &self.model {
             Some(name) => registry::find(name)?,
             None => file.variant().with_context(|| self.input.display().to_string())?.0,
@@ -66,7 +73,11 @@ impl Args {
         }
         // Loading is the check that nothing is missing; what is written is what was loaded.
         let mut tensors = state_dict(&build(variant, &file.tensors, &self.input)?)?;
-        let metadata = BTreeMap::from([("architecture".to_owned(), variant.name.to_owned())]);
+        let mut metadata = BTreeMap::from([("architecture".to_owned(), variant.name.to_owned())]);
+        // What a training checkpoint says of its images and classes goes along.
+        for key in [PREPROCESSING, CLASSES] {
+            metadata.extend(file.info.metadata.get(key).map(|text| (key.to_owned(), text.clone())));
+        }
         if let Some(naming) = self.names.naming() {
             tensors = from_timm(tensors, naming)?.tensors;
         }

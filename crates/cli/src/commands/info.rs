@@ -41,7 +41,7 @@ impl Args {
         match registry::find(&self.subject) {
             Ok(variant) => self.describe(variant, ModelOptions::new(), None),
             Err(_) if path.exists() || self.subject.contains(['/', '\\']) || path.extension().is_some() => {
-                let file = read_weights(path)?;
+                let file = read_weights(path, false)?;
                 let (variant, candidates) = file.variant()?;
                 let facts = facts(path, &file, &candidates);
                 self.describe(variant, options_in(variant, &file.tensors), Some(&facts))

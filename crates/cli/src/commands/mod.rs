@@ -3,10 +3,14 @@
 mod bench;
 mod compile;
 mod convert;
+mod data;
+mod eval;
+mod finetune;
 mod info;
 mod models;
 mod predict;
 mod profile;
+mod train;
 
 use clap::Subcommand;
 use std::process::ExitCode;
@@ -21,6 +25,15 @@ pub(crate) enum Command {
     /// Classify images
     #[command(visible_alias = "infer")]
     Predict(predict::Args),
+    /// Train a network on labelled images
+    Train(train::Args),
+    /// Train published weights on other data
+    Finetune(finetune::Args),
+    /// Say how well a network does on labelled images
+    #[command(visible_alias = "val")]
+    Eval(eval::Args),
+    /// Read a dataset: what is broken in it, what it holds
+    Data(data::Args),
     /// Measure how fast networks run
     Bench(bench::Args),
     /// Compile a network: say what was fused, draw it, or write it to a file
@@ -37,6 +50,10 @@ impl Command {
             Self::Models(args) => args.run(),
             Self::Info(args) => args.run(),
             Self::Predict(args) => args.run(),
+            Self::Train(args) => args.run(),
+            Self::Finetune(args) => args.run(),
+            Self::Eval(args) => args.run(),
+            Self::Data(args) => args.run(),
             Self::Bench(args) => args.run(),
             Self::Compile(args) => args.run(),
             Self::Profile(args) => args.run(),

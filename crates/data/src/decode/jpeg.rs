@@ -1,4 +1,4 @@
-//! JPEG, by `zune-jpeg`.
+//! JPEG: ordinary files by our own [`Baseline`], all others by `zune-jpeg`.
 //!
 //! That decoder can be lenient, and then fills with grey what it cannot decode, or strict, and then
 //! also refuses harmless oddities between the headers. So headers are read leniently and pixels
@@ -12,10 +12,17 @@ use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::errors::DecodeErrors;
 
+use super::baseline::Baseline;
 use super::{Decoded, Decoder, Format};
 use crate::DataErrorKind;
 
 pub(super) fn decode(bytes: &[u8], limits: &Decoder) -> Result<Decoded, DataErrorKind> {
+    if let Some(file) = Baseline::open(bytes)
+        && limits.check_size(Format::Jpeg, file.width, file.height).is_ok()
+        && let Some(image) = file.decode([0, 0, file.width, file.height])
+    {
+        return Ok(Decoded { image, orientation: file.orientation });
+    }
     // RGB is asked for throughout: the decoder then repeats grey, and turns CMYK and YCCK into RGB by
     // Pillow's simple formula, assuming Adobe's inverted inks as Pillow does.
     let options = DecoderOptions::default()

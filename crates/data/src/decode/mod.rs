@@ -9,11 +9,13 @@
 //!
 //! Each format's file knows how to read; this one holds what they share: limits, errors, orientation.
 
+mod baseline;
 mod bmp;
 mod exif;
 mod format;
 mod gif;
 mod jpeg;
+mod part;
 mod png;
 mod webp;
 

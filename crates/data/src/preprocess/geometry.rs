@@ -38,7 +38,7 @@ fn scaled(size: u32, crop_pct: f64) -> i64 {
 }
 
 /// torchvision's `Resize(int)`: the short side becomes `target`, the long one is truncated.
-fn shortest_edge((height, width): (u32, u32), target: i64) -> (i64, i64) {
+pub(super) fn shortest_edge((height, width): (u32, u32), target: i64) -> (i64, i64) {
     let (short, long) = (height.min(width), height.max(width));
     let long = (target as f64 * f64::from(long) / f64::from(short)) as i64;
     if width <= height { (long, target) } else { (target, long) }

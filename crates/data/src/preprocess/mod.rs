@@ -5,10 +5,12 @@
 //! work, and no huge intermediate for an image of a million by one pixels.
 
 mod geometry;
+mod normalize;
 
 use thiserror::Error;
 
 pub use geometry::Geometry;
+pub(crate) use normalize::Normalizer;
 
 use crate::resize::{MAX_SIDE, Plan};
 use crate::{Interpolation, RgbImage, SourceBox};
@@ -78,6 +80,14 @@ pub enum PreprocessError {
         expected: usize,
         /// Values that the slice holds.
         found: usize,
+    },
+    /// A setting of a training transform is out of range.
+    #[error("{name} is out of range: it must be {rule}")]
+    Setting {
+        /// The setting, as in a recipe.
+        name: &'static str,
+        /// The values that work.
+        rule: &'static str,
     },
     /// The box to resize is empty or leaves the image.
     #[error("{0:?} is empty or leaves the image")]
@@ -162,7 +172,7 @@ impl Preprocess {
     pub fn run_into(&self, image: &RgbImage, output: &mut [f32]) -> Result<(), PreprocessError> {
         self.expect_len(output.len(), 1)?;
         let cropped = self.crop(image)?;
-        self.normalize(&cropped, output);
+        Normalizer::new(self.mean, self.std, [0.0; 3]).run(&cropped, false, output);
         Ok(())
     }
 
@@ -186,17 +196,7 @@ impl Preprocess {
         self.check()?;
         let (height, width) = self.size;
         let geometry = self.geometry(image.width(), image.height())?;
-        let columns = visible(geometry.left, width, geometry.resized.1, image.width());
-        let rows = visible(geometry.top, height, geometry.resized.0, image.height());
-        let source = SourceBox { left: columns.start, top: rows.start, width: columns.len, height: rows.len };
-        let part = Plan {
-            source,
-            width: columns.count,
-            height: rows.count,
-            interpolation: self.interpolation,
-            vertical_first: Plan::vertical_first(image, (geometry.resized.1, geometry.resized.0)),
-        }
-        .run(image)?;
+        let (part, columns, rows) = resized_part(image, &geometry, self.size, self.interpolation)?;
         if (part.width(), part.height()) == (width, height) {
             return Ok(part);
         }
@@ -224,16 +224,20 @@ impl Preprocess {
         }
     }
 
-    /// `(value / 255 - mean) / std` in the order and precision of torchvision: `[h, w, 3]` to `[3, h, w]`.
-    fn normalize(&self, image: &RgbImage, output: &mut [f32]) {
-        let plane = output.len() / 3;
-        for (channel, output) in output.chunks_exact_mut(plane.max(1)).enumerate().take(3) {
-            let (mean, std) = (self.mean[channel], self.std[channel]);
-            let table: [f32; 256] = std::array::from_fn(|value| (value as f32 / 255.0 - mean) / std);
-            for (output, pixel) in output.iter_mut().zip(image.pixels().chunks_exact(3)) {
-                *output = table[usize::from(pixel[channel])];
-            }
-        }
+    /// Resizes so that the shorter side becomes `side`, and crops to `size`, height and width, of which neither
+    /// is above `side`. `offset` chooses the first row and the first column, given how many there are to spare.
+    pub(crate) fn resize_and_crop(
+        image: &RgbImage,
+        side: u32,
+        size: (u32, u32),
+        interpolation: Interpolation,
+        mut offset: impl FnMut(u32) -> u32,
+    ) -> Result<RgbImage, PreprocessError> {
+        let resized = geometry::shortest_edge((image.height(), image.width()), i64::from(side));
+        let mut start =
+            |resized: i64, size: u32| i64::from(offset((resized - i64::from(size)).max(0) as u32));
+        let (top, left) = (start(resized.0, size.0), start(resized.1, size.1));
+        Ok(resized_part(image, &Geometry { resized, top, left }, size, interpolation)?.0)
     }
 
     fn expect_len(&self, found: usize, images: usize) -> Result<(), PreprocessError> {
@@ -241,6 +245,27 @@ impl Preprocess {
         let expected = self.output_len().saturating_mul(images);
         if found == expected { Ok(()) } else { Err(PreprocessError::OutputLength { expected, found }) }
     }
+}
+
+/// The visible part of a resized image, and where it lies in the crop of `size`, height and width.
+fn resized_part(
+    image: &RgbImage,
+    geometry: &Geometry,
+    (height, width): (u32, u32),
+    interpolation: Interpolation,
+) -> Result<(RgbImage, Visible, Visible), PreprocessError> {
+    let columns = visible(geometry.left, width, geometry.resized.1, image.width());
+    let rows = visible(geometry.top, height, geometry.resized.0, image.height());
+    let source = SourceBox { left: columns.start, top: rows.start, width: columns.len, height: rows.len };
+    let part = Plan {
+        source,
+        width: columns.count,
+        height: rows.count,
+        interpolation,
+        vertical_first: Plan::vertical_first(image, (geometry.resized.1, geometry.resized.0)),
+    }
+    .run(image)?;
+    Ok((part, columns, rows))
 }
 
 /// One axis of the crop: which of its pixels the resized image covers, and from where in the source.

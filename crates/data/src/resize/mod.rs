@@ -15,6 +15,8 @@ mod weights;
 use std::borrow::Cow;
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{PreprocessError, RgbImage};
 use weights::Weights;
 
@@ -22,7 +24,8 @@ use weights::Weights;
 pub(crate) const MAX_SIDE: u32 = 16_384;
 
 /// How pixels between the pixels are computed: Pillow's filter of the same name, always antialiased.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Interpolation {
     /// The nearest pixel; no filter.
     Nearest,

@@ -54,6 +54,24 @@ impl Weights {
         })
     }
 
+    /// The most weights that a target pixel has.
+    pub(super) fn most(&self) -> usize {
+        self.spans.iter().map(ExactSizeIterator::len).max().unwrap_or(0)
+    }
+
+    /// As [`Weights::iter`], with zeros added so that every target pixel has `K` weights; `None` if one has
+    /// more, or the source has fewer than `K` pixels.
+    pub(super) fn padded<const K: usize>(&self, source: usize) -> Option<Vec<(usize, [i32; K])>> {
+        let last = source.checked_sub(K)?;
+        let pad = |(start, weights): (usize, &[i32])| {
+            let first = start.min(last);
+            let mut padded = [0; K];
+            padded.get_mut(start - first..)?.get_mut(..weights.len())?.copy_from_slice(weights);
+            Some((first, padded))
+        };
+        self.iter().map(pad).collect()
+    }
+
     /// The source pixels in use; from now on they are counted from the first of these.
     pub(super) fn rebase(&mut self) -> Range<u32> {
         let start = self.spans.iter().map(|span| span.start).min().unwrap_or(0);

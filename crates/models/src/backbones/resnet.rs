@@ -18,6 +18,8 @@ pub struct ResNetConfig {
     pub block: BlockKind,
     /// Blocks in each stage.
     pub layers: [usize; 4],
+    /// Planes of the first stage; later stages double them.
+    pub planes: usize,
     /// Groups of the 3x3 convolutions (K).
     pub cardinality: usize,
     /// Width of a group for 64 planes.
@@ -85,14 +87,15 @@ impl ResNetConfig {
             layer2: stage(),
             layer3: stage(),
             layer4: stage(),
-            head: Head::new(512 * self.block.expansion(), options, LinearInit::Torch, device),
+            head: Head::new(8 * self.planes * self.block.expansion(), options, LinearInit::Torch, device),
             channels: self.feature_channels().into(),
         }
     }
 
     fn feature_channels(&self) -> [usize; 5] {
         let expansion = self.block.expansion();
-        [self.stem.channels(), 64 * expansion, 128 * expansion, 256 * expansion, 512 * expansion]
+        let stage = |stage: usize| (self.planes << stage) * expansion;
+        [self.stem.channels(), stage(0), stage(1), stage(2), stage(3)]
     }
 
     fn stages(&self, options: &ModelOptions, device: &Device) -> Vec<Vec<Block>> {
@@ -105,14 +108,14 @@ impl ResNetConfig {
                 let config = BlockConfig {
                     kind: self.block,
                     inputs,
-                    planes: 64 << stage,
+                    planes: self.planes << stage,
                     stride: if position == 0 && stage > 0 { 2 } else { 1 },
                     cardinality: self.cardinality,
                     base_width: self.base_width,
                     reduce_first: self.reduce_first,
                     shortcut: self.shortcut,
                     attention: self.attention,
-                    zero_init: self.zero_init,
+                    zero_init: self.zero_init && options.zero_init_last,
                     drop_path: drop_path(index),
                     // The last two stages only: ResNeSt section 5.2.
                     drop_block: if stage >= 2 { options.drop_block_rate } else { 0.0 },
@@ -154,6 +157,12 @@ impl ResNet {
             StemConv::Deep(layers) => Layer::forward_all(layers, x),
         };
         self.bn1.forward(x)
+    }
+
+    /// Sets the rate of every DropBlock.
+    pub(crate) fn set_drop_block_rate(&mut self, rate: f64) {
+        let stages = [&mut self.layer1, &mut self.layer2, &mut self.layer3, &mut self.layer4];
+        stages.into_iter().flatten().for_each(|block| block.set_drop_block_rate(rate));
     }
 
     fn stages(&self) -> [&[Block]; 4] {

@@ -113,7 +113,7 @@ impl TResNetConfig {
             let mut blocks = Vec::with_capacity(self.layers[stage]);
             for position in 0..self.layers[stage] {
                 let stride = if position == 0 && stage > 0 { 2 } else { 1 };
-                blocks.push(self.block(stage, inputs, stride, drop_path(index), device));
+                blocks.push(self.block(stage, inputs, stride, drop_path(index), options.zero_init_last, device));
                 inputs = self.stage_outputs(stage);
                 index += 1;
             }
@@ -128,12 +128,13 @@ impl TResNetConfig {
         inputs: usize,
         stride: usize,
         drop_path: f64,
+        zero_init: bool,
         device: &Device,
     ) -> TResNetBlock {
         let (kind, planes, outputs) = (self.blocks[stage], self.width << stage, self.stage_outputs(stage));
         let hidden = if stage < 3 { self.squeeze.hidden(kind, planes) } else { None };
         let leaky = BatchNormConfig::new(planes).activation(Activation::LeakyRelu(self.slope));
-        let last = BatchNormConfig::new(outputs).zero_gamma(true);
+        let last = BatchNormConfig::new(outputs).zero_gamma(zero_init);
         let step = if self.anti_alias { 1 } else { stride };
         let conv = |conv: Conv2dConfig, norm| ConvNorm::new(conv, norm, device);
         let first = Conv2dConfig::new([inputs, planes], 3).stride(step);

@@ -191,6 +191,19 @@ impl Block {
             Self::SelectiveBottleneck(block) => block.forward(x),
         }
     }
+
+    /// Sets DropBlock's rate, if the block has one.
+    pub(crate) fn set_drop_block_rate(&mut self, rate: f64) {
+        let residual = match self {
+            Self::Basic(block) => &mut block.residual,
+            Self::Bottleneck(block) => &mut block.residual,
+            Self::SelectiveBasic(block) => &mut block.residual,
+            Self::SelectiveBottleneck(block) => &mut block.residual,
+        };
+        if let Some(drop_block) = &mut residual.drop_block {
+            drop_block.set_rate(rate);
+        }
+    }
 }
 
 /// What all blocks share: the shortcut and the regularisers. Its fields carry the shortcut's name only.

@@ -15,10 +15,12 @@ use burn::backend::{
     Autodiff, Backend, Capture, Dispatch, Flex, Scalar, Shape, Slice, TensorData, TensorMetadata,
     backend_extension,
 };
+#[cfg(feature = "gpu")]
+use burn::backend::Cube;
 use burn::tensor::Tensor;
 
 /// The papers' operators on a backend's primitive tensors. Use the functions of [this module](self) instead.
-#[backend_extension(Flex, Capture, Autodiff)]
+#[backend_extension(Flex, Capture, Autodiff, Cube: cfg(feature = "gpu"))]
 pub trait PaperOps: Backend {
     /// See [`activated_norm`].
     fn activated_norm(
@@ -152,6 +154,8 @@ pub trait PaperOps: Backend {
 }
 
 impl PaperOps for Flex {}
+#[cfg(feature = "gpu")]
+impl PaperOps for Cube {}
 impl<B: PaperOps, C: CheckpointStrategy> PaperOps for Autodiff<B, C> {}
 
 /// Leaky ReLU with the two slopes that have a cheaper form: 1 is the identity and 0 plain ReLU.

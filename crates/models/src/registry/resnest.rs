@@ -7,6 +7,7 @@ const RESNEST50: ResNetConfig = ResNetConfig {
     stem: Stem::Deep(32),
     block: BlockKind::Bottleneck,
     layers: [3, 4, 6, 3],
+    planes: 64,
     cardinality: 1,
     base_width: 64,
     reduce_first: 1,
@@ -20,6 +21,8 @@ const PAPER: &str = "arXiv:2004.08955 table 4";
 const GLUON: &str = "GluonCV";
 const ABLATION: &str = "arXiv:2004.08955 table 3";
 const ABLATION_CODE: &str = "the authors' ablation page (not in the paper)";
+
+const OURS: &str = "ours, for the embedded digits";
 
 const fn deep(
     name: &'static str,
@@ -45,6 +48,10 @@ const fn fast(
     Variant { name, arch: Arch::ResNet(config), size: 224, source }
 }
 
+/// ResNeSt-14 at a quarter of the width.
+const DIGITS: ResNetConfig =
+    ResNetConfig { stem: Stem::Deep(8), layers: [1, 1, 1, 1], planes: 16, ..RESNEST50 };
+
 pub(super) const VARIANTS: &[Variant] = &[
     deep("resnest14d", [1, 1, 1, 1], 32, 224, GLUON),
     deep("resnest26d", [2, 2, 2, 2], 32, 224, GLUON),
@@ -59,4 +66,5 @@ pub(super) const VARIANTS: &[Variant] = &[
     fast("resnest50_fast_2s2x40d", 2, 2, 40, ABLATION),
     fast("resnest50d_4s2x40d", 4, 2, 40, ABLATION_CODE),
     fast("resnest50d_1s4x24d", 1, 4, 24, ABLATION_CODE),
+    Variant { name: "resnest14_digits", arch: Arch::ResNet(DIGITS), size: 32, source: OURS },
 ];

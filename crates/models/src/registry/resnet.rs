@@ -3,6 +3,7 @@ use crate::backbones::{RegNetAttention, RegNetConfig, ResNetConfig, Stem};
 use crate::blocks::{Attention, BlockKind, Shortcut};
 
 const RESNET50: ResNetConfig = ResNetConfig {
+    planes: 64,
     stem: Stem::Conv7,
     block: BlockKind::Bottleneck,
     layers: [3, 4, 6, 3],

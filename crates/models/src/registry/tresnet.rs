@@ -38,6 +38,10 @@ const ABLATION_ABN: TResNetConfig =
     TResNetConfig { stem_slope: TRESNET_M.stem_slope, slope: TRESNET_M.slope, ..ABLATION_BLOCKS };
 const ABLATION_SE: TResNetConfig = TResNetConfig { squeeze: TRESNET_M.squeeze, ..ABLATION_ABN };
 
+/// One block in each stage, at a quarter of the width.
+const DIGITS: TResNetConfig = TResNetConfig { layers: [1, 1, 1, 1], width: 16, ..TRESNET_M };
+
+const OURS: &str = "ours, for the embedded digits";
 const WEIGHTS: &str = "arXiv:2003.13630 table 2, as in the authors' code";
 const PAPER: &str = "arXiv:2003.13630 table 2, as printed";
 const ABLATION: &str = "arXiv:2003.13630 table 4";
@@ -70,4 +74,5 @@ pub(super) const VARIANTS: &[Variant] = &[
     row("tresnet_ablation_abn", ABLATION_ABN, ABLATION),
     row("tresnet_ablation_se", ABLATION_SE, ABLATION),
     row("tresnet_ablation_aa", TRESNET_M, ABLATION),
+    Variant { name: "tresnet_digits", arch: Arch::TResNet(DIGITS), size: 32, source: OURS },
 ];

@@ -2,8 +2,10 @@
 
 mod names;
 mod sniff;
+mod train;
 
 pub use sniff::{Sniffed, options_in, sniff};
+pub use train::{freeze, set_values, take_gradients, values};
 
 use crate::{Model, ModelError};
 use burn::backend::ir::TensorId;

@@ -136,6 +136,29 @@ pub fn read_bytes(
     read_source(&Source::from_bytes(bytes), options).map_err(|kind| kind.at(name))
 }
 
+/// The text entry by which a safetensors file says that it is a training checkpoint of ours, whose tensors' names begin
+/// with `state_dict.`, `state_dict_ema.` or `optimizer.`.
+pub const TRAINING_KEY: &str = "cardinal_training";
+
+/// Reads all tensors and text entries of a safetensors file as they are, without choosing a state dict.
+///
+/// # Errors
+/// The file cannot be read, is of another format, or is damaged. The error names it.
+pub fn read_safetensors(
+    path: &Path,
+) -> std::result::Result<(NamedTensors, BTreeMap<String, String>), WeightsError> {
+    let read = || -> Result<_> {
+        let source = Source::open(path)?;
+        let head = source.head(512)?;
+        if !safetensors_file::sniff(&head) {
+            let what = if head.is_empty() { guess(&head) } else { "not a safetensors file" };
+            return Err(WeightsErrorKind::UnknownFormat(what.to_owned()));
+        }
+        safetensors_file::read(&source)
+    };
+    read().map_err(|kind| kind.in_file(path))
+}
+
 fn read_source(source: &Source<'_>, options: &ReadOptions) -> Result<Checkpoint> {
     let head = source.head(512)?;
     let mut checkpoint = if head.starts_with(b"PK\x03\x04") {
@@ -143,7 +166,7 @@ fn read_source(source: &Source<'_>, options: &ReadOptions) -> Result<Checkpoint>
     } else if torch::is_legacy(&head) {
         read_torch(source, &torch::File::open_legacy(source)?, options, Format::TorchLegacy)?
     } else if safetensors_file::sniff(&head) {
-        read_safetensors(source, options)?
+        choose_safetensors(source, options)?
     } else {
         return Err(WeightsErrorKind::UnknownFormat(guess(&head).to_owned()));
     };
@@ -173,7 +196,7 @@ fn guess(head: &[u8]) -> &'static str {
     }
 }
 
-fn read_safetensors(source: &Source<'_>, options: &ReadOptions) -> Result<Checkpoint> {
+fn choose_safetensors(source: &Source<'_>, options: &ReadOptions) -> Result<Checkpoint> {
     if let Some(key) = &options.key {
         let text = format!("a safetensors file has no top-level key '{key}'; leave the key out");
         return Err(WeightsErrorKind::NoStateDict(text));
@@ -186,7 +209,25 @@ fn read_safetensors(source: &Source<'_>, options: &ReadOptions) -> Result<Checkp
     let number = |key: &str| metadata.get(key).and_then(|text| text.parse().ok());
     (info.num_classes, info.epoch) = (number("num_classes"), number("epoch"));
     info.arch = metadata.get("arch").or_else(|| metadata.get("architecture")).cloned();
+    info.classes = metadata.get("label_names").and_then(|text| serde_json::from_str(text).ok());
     info.metadata = metadata;
+    if info.metadata.contains_key(TRAINING_KEY) {
+        return select_section(tensors, info, options.ema);
+    }
+    Ok(Checkpoint { tensors, info })
+}
+
+/// The plain or, if it is there and asked for, the averaged weights of a training checkpoint of ours.
+fn select_section(tensors: NamedTensors, mut info: CheckpointInfo, ema: bool) -> Result<Checkpoint> {
+    const AVERAGE: &str = "state_dict_ema.";
+    info.is_ema = ema && tensors.names().any(|name| name.starts_with(AVERAGE));
+    let prefix = if info.is_ema { AVERAGE } else { "state_dict." };
+    info.wrapper = vec![prefix.trim_end_matches('.').to_owned()];
+    let inner = |(name, tensor): (String, _)| Some((name.strip_prefix(prefix)?.to_owned(), tensor));
+    let tensors: NamedTensors = tensors.into_iter().filter_map(inner).collect();
+    if tensors.is_empty() {
+        return Err(WeightsErrorKind::NoStateDict("the training checkpoint holds no weights".to_owned()));
+    }
     Ok(Checkpoint { tensors, info })
 }
 
