@@ -73,7 +73,9 @@ fn code(error: &anyhow::Error) -> u8 {
         match cause.downcast_ref::<TrainError>() {
             Some(TrainError::Recipe(_) | TrainError::NoDevice(_)) => return USAGE,
             Some(TrainError::Data(_) | TrainError::DataFit(_)) => return DATA,
-            Some(TrainError::Weights(_) | TrainError::Checkpoint { .. } | TrainError::State(_)) => return WEIGHTS,
+            Some(TrainError::Weights(_) | TrainError::Checkpoint { .. } | TrainError::State(_)) => {
+                return WEIGHTS;
+            }
             Some(TrainError::Model(error)) => return of_model(error).unwrap_or(FAILURE),
             _ => {}
         }
@@ -94,7 +96,9 @@ fn of_model(error: &ModelError) -> Option<u8> {
     match error {
         ModelError::Unknown { .. } | ModelError::UnknownTag { .. } => Some(USAGE),
         ModelError::Input { .. } => Some(DATA),
-        ModelError::Mismatch { .. } | ModelError::Unrecognised { .. } | ModelError::Weights(_) => Some(WEIGHTS),
+        ModelError::Mismatch { .. } | ModelError::Unrecognised { .. } | ModelError::Weights(_) => {
+            Some(WEIGHTS)
+        }
         _ => None,
     }
 }

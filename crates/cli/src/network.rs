@@ -184,7 +184,9 @@ impl Choice {
     fn read_file(&self, file: &Path) -> anyhow::Result<Loaded> {
         let weights = read_weights(file, self.use_ema)?;
         if self.use_ema && !weights.info.is_ema {
-            return Err(Usage(format!("{} has no averaged weights; leave --use-ema out", file.display())).into());
+            return Err(
+                Usage(format!("{} has no averaged weights; leave --use-ema out", file.display())).into()
+            );
         }
         let (variant, preprocessing) = match self.model.as_deref() {
             Some(name) => {

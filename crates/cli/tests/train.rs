@@ -19,9 +19,34 @@ struct Place {
 /// Settings that make a run short and yet use everything that must survive a resume: momentum, the moving average,
 /// dropout, DropBlock, stochastic depth, random crops, mixing, accumulation and a schedule.
 const TINY: &[&str] = &[
-    "--recipe", "digits", "--model", "resnest14_digits", "--batch-size", "8", "--epochs", "2", "--workers", "2",
-    "--threads", "1", "--warmup-epochs", "0", "--mixup", "0.2", "--drop", "0.1", "--drop-block", "0.1", "--model-ema",
-    "--grad-accum-steps", "2", "--set", "drop_path=0.1", "--set", "checkpoint_hist=1", "--quiet",
+    "--recipe",
+    "digits",
+    "--model",
+    "resnest14_digits",
+    "--batch-size",
+    "8",
+    "--epochs",
+    "2",
+    "--workers",
+    "2",
+    "--threads",
+    "1",
+    "--warmup-epochs",
+    "0",
+    "--mixup",
+    "0.2",
+    "--drop",
+    "0.1",
+    "--drop-block",
+    "0.1",
+    "--model-ema",
+    "--grad-accum-steps",
+    "2",
+    "--set",
+    "drop_path=0.1",
+    "--set",
+    "checkpoint_hist=1",
+    "--quiet",
 ];
 
 impl Place {
@@ -182,7 +207,10 @@ fn epochs_can_be_added_and_a_checkpoint_serves_every_command() {
     assert!(info.contains("resnest14_digits"), "{info}");
     let image = place.text("data/val/b/03.bmp");
     let predicted = cardinal(&["predict", "--checkpoint", &last, "--topk", "3", "--csv", &image]).ok();
-    assert!(predicted.lines().skip(1).all(|line| ["a", "b", "c"].contains(&line.split(',').nth(3).unwrap())), "{predicted}");
+    assert!(
+        predicted.lines().skip(1).all(|line| ["a", "b", "c"].contains(&line.split(',').nth(3).unwrap())),
+        "{predicted}"
+    );
     cardinal(&["predict", "--checkpoint", &last, "--use-ema", &image]).ok();
     let said = cardinal(&["eval", "--checkpoint", &last, "--json"]).ok();
     let result: serde_json::Value = serde_json::from_str(&said).unwrap();
@@ -191,8 +219,29 @@ fn epochs_can_be_added_and_a_checkpoint_serves_every_command() {
     cardinal(&["eval", "--checkpoint", &last, "--model", "tresnet_digits"]).fails(4, &["tresnet_digits"]);
     let other = ["--initial-checkpoint", &last, "--model", "tresnet_digits"];
     run(&place.args(&data, "other", &other)).fails(4, &["last.safetensors", "tresnet_digits"]);
-    let tuned = ["finetune", "--data", &data, "--recipe", "digits", "--model", "resnest14_digits", "--initial-checkpoint"];
-    let rest = [&last, "--freeze", "5", "--epochs", "1", "--batch-size", "8", "--warmup-epochs", "0", "--quiet", "--output"];
+    let tuned = [
+        "finetune",
+        "--data",
+        &data,
+        "--recipe",
+        "digits",
+        "--model",
+        "resnest14_digits",
+        "--initial-checkpoint",
+    ];
+    let rest = [
+        &last,
+        "--freeze",
+        "5",
+        "--epochs",
+        "1",
+        "--batch-size",
+        "8",
+        "--warmup-epochs",
+        "0",
+        "--quiet",
+        "--output",
+    ];
     let runs = place.text("runs");
     cardinal(&[&tuned[..], &rest, &[&runs, "--experiment", "tuned"]].concat()).ok();
     let bytes = fs::read(&last).unwrap();
@@ -271,7 +320,18 @@ fn a_full_disk_leaves_the_last_checkpoint() {
     let before = fs::read(folder.join("last.safetensors")).unwrap();
     let limit = "trap '' XFSZ; ulimit -f 400; exec \"$@\"";
     let output = Command::new("sh")
-        .args(["-c", limit, "sh", env!("CARGO_BIN_EXE_cardinal"), "train", "--epochs", "2", "--threads", "1", "--resume"])
+        .args([
+            "-c",
+            limit,
+            "sh",
+            env!("CARGO_BIN_EXE_cardinal"),
+            "train",
+            "--epochs",
+            "2",
+            "--threads",
+            "1",
+            "--resume",
+        ])
         .arg(&folder)
         .output()
         .unwrap();
@@ -281,5 +341,6 @@ fn a_full_disk_leaves_the_last_checkpoint() {
     assert_eq!(fs::read(folder.join("last.safetensors")).unwrap(), before);
     let names: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!names.iter().any(|name| name.to_str().unwrap().ends_with(".tmp")), "{names:?}");
-    cardinal(&["train", "--epochs", "2", "--threads", "1", "--quiet", "--resume", folder.to_str().unwrap()]).ok();
+    cardinal(&["train", "--epochs", "2", "--threads", "1", "--quiet", "--resume", folder.to_str().unwrap()])
+        .ok();
 }

@@ -1,6 +1,7 @@
 //! Attention against its definition, on every level that this processor has.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
 mod maps;
 
 use cardinal_kernels::*;
@@ -127,7 +128,7 @@ fn gate<T: Element>(case: &Case, hard: bool, with_residual: bool, in_place: bool
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(common::cases(96))]
 
     #[test]
     fn split_attention_follows_the_definition(case in case()) {

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stderr, reason = "levels that could not run are named")]
 
+mod common;
+
 use cardinal_kernels::reference::{Convolved, convolve};
 use cardinal_kernels::{
     Activation, Bf16, Conv, ConvIo, ConvSpec, DType, Element, Halo, Isa, KernelError, Level, Line, Map,
@@ -270,7 +272,7 @@ fn levels_that_cannot_run_here_are_named() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 200, ..common::cases(400) })]
 
     #[test]
     fn every_method_agrees_with_the_loops(case in cases()) {
@@ -312,6 +314,15 @@ fn long_sums_and_many_panels() {
             let case = Case { spec: spec.clone(), images, cut, bias: true, threads, seed: 7 };
             check_all(&case).unwrap();
         }
+    }
+}
+
+/// Small enough for an interpreter that looks for races.
+#[test]
+fn workers_that_help_each_other() {
+    for (images, pooled) in [(2, false), (1, true)] {
+        let spec = ConvSpec { pooled, ..square(6, [3, 20], 3, 1, 1) };
+        check_all(&Case { spec, images, cut: 2, bias: true, threads: 3, seed: 7 }).unwrap();
     }
 }
 

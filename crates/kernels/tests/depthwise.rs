@@ -1,6 +1,7 @@
 //! Depthwise convolutions against the definition in `f64`, on every level that this processor has.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
 mod maps;
 
 use cardinal_kernels::*;
@@ -101,7 +102,7 @@ fn depthwise<T: Element>(case: &Case) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(common::cases(128))]
 
     #[test]
     fn depthwise_follows_the_definition(case in case().prop_filter("sizes do not fit", |case| case.spec.check().is_ok())) {

@@ -1,6 +1,7 @@
 //! Element-wise kernels against plain loops, on every level that this processor has.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
 mod maps;
 
 use cardinal_kernels::*;
@@ -135,7 +136,7 @@ fn affine<T: Element>(case: &Case) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(common::cases(96))]
 
     #[test]
     fn binary_operations_follow_the_definition(

@@ -1,6 +1,7 @@
 //! Layout changes against plain loops, on every level that this processor has.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
 mod maps;
 
 use cardinal_kernels::*;
@@ -118,7 +119,7 @@ fn fill_halo<T: Element>(case: &Case) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(common::cases(64))]
 
     #[test]
     fn nchw_there_and_back(case in case(), block in 1..5_usize, affine in any::<bool>()) {

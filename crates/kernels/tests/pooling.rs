@@ -1,6 +1,7 @@
 //! Pooling against plain loops, on every level that this processor has.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
 mod maps;
 
 use cardinal_kernels::*;
@@ -163,7 +164,7 @@ fn blur<T: Element>(way: &Way, x_map: &Map, halo: Halo) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(common::cases(96))]
 
     #[test]
     fn windows_follow_the_definition(case in case()) {

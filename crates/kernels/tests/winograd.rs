@@ -3,6 +3,8 @@
 #![allow(clippy::print_stdout, reason = "errors and levels that could not run are shown")]
 #![allow(clippy::single_range_in_vec_init, reason = "bands of rows, of which there may be one")]
 
+mod common;
+
 use cardinal_kernels::{
     Activation, ConvIo, ConvSpec, Halo, Isa, KernelError, Level, Line, Map, Part, Pool, Tile, Winograd,
 };
@@ -236,7 +238,7 @@ fn bands(h: usize, cuts: &[usize]) -> Vec<Range<usize>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(250))]
+    #![proptest_config(common::cases(250))]
 
     #[test]
     fn equals_the_definition(

@@ -36,7 +36,9 @@ pub enum TrainError {
         reason: String,
     },
     /// A checkpoint cannot be written: which, and why.
-    #[error("the checkpoint cannot be written: {0}; the last one that could is as it was: free space, then --resume")]
+    #[error(
+        "the checkpoint cannot be written: {0}; the last one that could is as it was: free space, then --resume"
+    )]
     Save(String),
     /// A state that belongs to something else; says to what.
     #[error("{0}")]

@@ -30,7 +30,9 @@ pub(crate) fn check_data(recipe: &Recipe, train: &dyn Dataset, val: &dyn Dataset
     }
     let multi = train.task() == Task::MultiLabel;
     if multi && recipe.loss.loss == recipe::Loss::CrossEntropy {
-        return fail("the data has several labels an image: use --recipe multi-label, or --set loss=bce".into());
+        return fail(
+            "the data has several labels an image: use --recipe multi-label, or --set loss=bce".into(),
+        );
     }
     if multi && recipe.loss.triplet > 0.0 {
         return fail("the triplet loss is for one class an image: --set triplet=0".into());
@@ -128,6 +130,10 @@ mod tests {
                 all.iter().filter(|entry| !frozen_of(model, 5).contains(&entry.name)).collect();
             assert!(rest.iter().all(|entry| entry.name.starts_with(classifier)), "{model}: {rest:?}");
         }
-        assert!(frozen_of("resnest14d", 1).iter().all(|name| name.starts_with("conv1") || name.starts_with("bn1")));
+        assert!(
+            frozen_of("resnest14d", 1)
+                .iter()
+                .all(|name| name.starts_with("conv1") || name.starts_with("bn1"))
+        );
     }
 }

@@ -212,7 +212,8 @@ fn adam(
     let power = |beta: f64| 1.0 - beta.powf(updates as f64);
     let step = (lr / power(beta1)) as f32;
     let root = power(beta2).sqrt() as f32;
-    let (new1, keep2, new2, epsilon) = ((1.0 - beta1) as f32, beta2 as f32, (1.0 - beta2) as f32, epsilon as f32);
+    let (new1, keep2, new2, epsilon) =
+        ((1.0 - beta1) as f32, beta2 as f32, (1.0 - beta2) as f32, epsilon as f32);
     for (((p, g), m), v) in values.iter_mut().zip(gradient).zip(first).zip(second) {
         *m += new1 * (g - *m);
         *v = keep2 * *v + new2 * g * g;

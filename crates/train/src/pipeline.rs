@@ -7,8 +7,8 @@ use crate::recipe::{
 };
 use cardinal_data::{
     AutoAugment, ColorJitter, Crop, CropFilter, Cutout, Dataset, EraseMode, Interpolation, Loader,
-    LoaderOptions, Mix, OpenOptions, Pairing, PcaLighting, Preprocess, RandAugment, RandomErasing,
-    Split, TrainTransform, open,
+    LoaderOptions, Mix, OpenOptions, Pairing, PcaLighting, Preprocess, RandAugment, RandomErasing, Split,
+    TrainTransform, open,
 };
 use cardinal_models::registry::{self, Pretrained};
 use std::path::Path;
@@ -20,10 +20,8 @@ use std::sync::Arc;
 ///
 /// The data is not there, not recognised, or contradicts itself.
 pub fn dataset(recipe: &Recipe, split: &str) -> Result<Arc<dyn Dataset>, TrainError> {
-    let options = OpenOptions {
-        class_map: recipe.data.class_map.as_ref().map(Into::into),
-        ..OpenOptions::default()
-    };
+    let options =
+        OpenOptions { class_map: recipe.data.class_map.as_ref().map(Into::into), ..OpenOptions::default() };
     let path = recipe.data.data_dir.as_ref().map(Path::new);
     Ok(open(path, &Split::from_name(split), &options)?.into())
 }
@@ -36,7 +34,8 @@ pub fn dataset(recipe: &Recipe, split: &str) -> Result<Arc<dyn Dataset>, TrainEr
 /// A name in the recipe is unknown.
 pub fn preprocess(recipe: &Recipe, published: &Pretrained) -> Result<Preprocess, TrainError> {
     let data = &recipe.data;
-    let unknown = |key: &str, message: &str| RecipeError::Invalid { key: key.into(), message: message.into() };
+    let unknown =
+        |key: &str, message: &str| RecipeError::Invalid { key: key.into(), message: message.into() };
     let triple = |given: Option<[f64; 3]>, own: [f32; 3]| given.map_or(own, |list| list.map(|v| v as f32));
     let side = recipe.model.img_size as u32;
     Ok(Preprocess {

@@ -3,8 +3,8 @@
 use crate::TrainError;
 use crate::checkpoint::{About, Checkpoint, Folder, Meter, Progress, Score};
 use crate::device::DeviceKind;
-use crate::loss::Loss;
 use crate::evaluate::{Evaluation, Evaluator, best_metric};
+use crate::loss::Loss;
 use crate::network;
 use crate::observe::{BatchReport, EpochReport, Event, Observer, Start};
 use crate::optim::OptimizerSettings;
@@ -112,7 +112,8 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn prepare(options: RunOptions<'a>) -> Result<(Self, Loader), TrainError> {
-        let RunOptions { recipe, folder, resume, variant, published, initial, device, threads, stop } = options;
+        let RunOptions { recipe, folder, resume, variant, published, initial, device, threads, stop } =
+            options;
         let preprocess = pipeline::preprocess(&recipe, &published)?;
         let train = pipeline::dataset(&recipe, &recipe.data.train_split)?;
         let val = pipeline::dataset(&recipe, &recipe.data.val_split)?;
@@ -128,7 +129,8 @@ impl<'a> Run<'a> {
         let settings = OptimizerSettings::from_recipe(&recipe);
         let frozen = network::frozen(&recipe, variant);
         let average = recipe.ema.model_ema;
-        let mut step: Box<dyn Step> = Box::new(EagerStep::new(model, &place, loss, settings, average, frozen)?);
+        let mut step: Box<dyn Step> =
+            Box::new(EagerStep::new(model, &place, loss, settings, average, frozen)?);
         let batches = loader.batches_per_epoch();
         let updates = batches.div_ceil(recipe.optimizer.grad_accum_steps);
         let images = train.len();
@@ -206,7 +208,11 @@ impl<'a> Run<'a> {
             self.note_skipped(&batch, observer)?;
             if self.progress.epoch == 0 && self.progress.batch == 0 {
                 let normalization = [self.preprocess.mean, self.preprocess.std];
-                observer.event(&Event::FirstBatch { images: &batch.images, size: batch.size, normalization })?;
+                observer.event(&Event::FirstBatch {
+                    images: &batch.images,
+                    size: batch.size,
+                    normalization,
+                })?;
             }
             let settings = self.settings();
             let output = self.train_batch(&batch, &settings)?;
@@ -245,7 +251,8 @@ impl<'a> Run<'a> {
     }
 
     fn train_batch(&mut self, batch: &Batch, settings: &StepSettings) -> Result<StepOutput, TrainError> {
-        let labels: Vec<u32> = batch.labels.iter().filter_map(|label| label.classes().first().copied()).collect();
+        let labels: Vec<u32> =
+            batch.labels.iter().filter_map(|label| label.classes().first().copied()).collect();
         let (images, targets) = (&batch.images, &batch.targets);
         let input = StepInput { images, size: batch.size, targets, labels: &labels };
         let output = self.step.train(input, settings)?;
@@ -363,7 +370,8 @@ impl<'a> Run<'a> {
         let metric = self.metric;
         let values = self.evaluations.iter().map(|evaluation| evaluation.metric(metric).unwrap_or(f64::NAN));
         let scores = values.enumerate().map(|(index, value)| Score { epoch, value, averaged: index > 0 });
-        let better = |a: &Score, b: &Score| if metric.decreasing() { a.value < b.value } else { a.value > b.value };
+        let better =
+            |a: &Score, b: &Score| if metric.decreasing() { a.value < b.value } else { a.value > b.value };
         let Some(score) = scores.reduce(|best, next| if better(&next, &best) { next } else { best }) else {
             return Ok(false);
         };

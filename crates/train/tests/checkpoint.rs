@@ -19,18 +19,26 @@ fn at(epoch: usize, batch: usize, value: f32) -> Checkpoint {
         state: StepState {
             model: tensors(value),
             ema: Some(tensors(-value)),
-            optimizer: [("first.fc.weight", Tensor::from_f32(vec![2, 2], &[0.5; 4]).unwrap())].into_iter().collect(),
+            optimizer: [("first.fc.weight", Tensor::from_f32(vec![2, 2], &[0.5; 4]).unwrap())]
+                .into_iter()
+                .collect(),
             updates: 7,
         },
         progress: Progress { epoch, batch, seconds: 0.1 + 0.2, ..Progress::default() },
         recipe: Recipe::load("digits").unwrap(),
-        about: About { model: "m".into(), classes: vec!["a".into(), "b \"q\"".into()], preprocessing: "{}".into() },
+        about: About {
+            model: "m".into(),
+            classes: vec!["a".into(), "b \"q\"".into()],
+            preprocessing: "{}".into(),
+        },
     }
 }
 
 fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> =
-        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -46,7 +54,10 @@ fn a_checkpoint_reads_back_and_serves_as_plain_weights() {
         let options = cardinal_weights::ReadOptions { ema, key: None };
         let weights = read_with(&path, &options).unwrap();
         assert_eq!(weights.tensors, tensors(value));
-        assert_eq!((weights.info.is_ema, weights.info.epoch, weights.info.num_classes), (ema, Some(3), Some(2)));
+        assert_eq!(
+            (weights.info.is_ema, weights.info.epoch, weights.info.num_classes),
+            (ema, Some(3), Some(2))
+        );
         assert_eq!(weights.info.classes.as_ref(), Some(&written.about.classes));
     }
 }

@@ -6,9 +6,8 @@ use cardinal_train::loss::{Asymmetric, Loss, LossInput, LossKind, triplet};
 use serde_json::Value;
 use std::sync::LazyLock;
 
-static GOLDEN: LazyLock<Value> = LazyLock::new(|| {
-    serde_json::from_str(include_str!("../../../fixtures/train/losses.json")).unwrap()
-});
+static GOLDEN: LazyLock<Value> =
+    LazyLock::new(|| serde_json::from_str(include_str!("../../../fixtures/train/losses.json")).unwrap());
 
 fn floats(key: &str) -> Vec<f32> {
     GOLDEN[key].as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect()
@@ -59,9 +58,8 @@ const BINARY: LossKind = LossKind::BinaryCrossEntropy { threshold: None };
 fn check_logits(name: &str, kind: LossKind, targets: &str, differences: bool) {
     let targets = tensor(floats(targets), 5);
     let loss = Loss::from(kind);
-    let of = |logits| {
-        loss.forward(LossInput { logits, targets: targets.clone(), embeddings: None, labels: &[] })
-    };
+    let of =
+        |logits| loss.forward(LossInput { logits, targets: targets.clone(), embeddings: None, labels: &[] });
     check(name, &of, &floats("logits"), 5, differences);
 }
 
@@ -81,7 +79,10 @@ fn a_threshold_makes_targets_hard() {
         Loss::from(kind).forward(LossInput { logits, targets, embeddings: None, labels: &[] }).into_data()
     };
     let soft: Vec<f32> = floats("many").into_iter().map(|t| 0.1 + 0.6 * t).collect();
-    assert_eq!(loss(LossKind::BinaryCrossEntropy { threshold: Some(0.2) }, soft), loss(BINARY, floats("many")));
+    assert_eq!(
+        loss(LossKind::BinaryCrossEntropy { threshold: Some(0.2) }, soft),
+        loss(BINARY, floats("many"))
+    );
 }
 
 #[test]
@@ -89,7 +90,8 @@ fn without_focus_the_asymmetric_loss_is_the_binary_one() {
     let plain = Asymmetric { positive: 0.0, negative: 0.0, margin: 0.0 };
     let of = |kind: LossKind| {
         let input = |key| tensor(floats(key), 5);
-        let input = LossInput { logits: input("logits"), targets: input("many"), embeddings: None, labels: &[] };
+        let input =
+            LossInput { logits: input("logits"), targets: input("many"), embeddings: None, labels: &[] };
         Loss::from(kind).forward(input).into_data().try_to_vec::<f32>().unwrap()[0]
     };
     let (asymmetric, binary) = (of(LossKind::Asymmetric(plain)), of(BINARY) * 30.0);

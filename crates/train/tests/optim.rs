@@ -7,9 +7,8 @@ use cardinal_train::schedule::Rates;
 use serde_json::Value;
 use std::sync::LazyLock;
 
-static GOLDEN: LazyLock<Value> = LazyLock::new(|| {
-    serde_json::from_str(include_str!("../../../fixtures/train/optim.json")).unwrap()
-});
+static GOLDEN: LazyLock<Value> =
+    LazyLock::new(|| serde_json::from_str(include_str!("../../../fixtures/train/optim.json")).unwrap());
 
 fn floats(value: &Value) -> Vec<f32> {
     value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect()
@@ -69,7 +68,10 @@ fn every_optimizer_follows_pytorch() {
     check("nesterov", sgd(0.9, true, 0.05));
     check("nesterov_decoupled", OptimizerSettings { decoupled: true, ..sgd(0.9, true, 0.05) });
     check("clipped", OptimizerSettings { clip_norm: Some(1.5), ..sgd(0.9, false, 0.05) });
-    let adam = OptimizerSettings { method: Method::Adam { betas: [0.9, 0.999], epsilon: 1e-8 }, ..sgd(0.0, false, 0.05) };
+    let adam = OptimizerSettings {
+        method: Method::Adam { betas: [0.9, 0.999], epsilon: 1e-8 },
+        ..sgd(0.0, false, 0.05)
+    };
     check("adam", adam);
     check("adamw", OptimizerSettings { decoupled: true, ..adam });
 }

@@ -46,7 +46,8 @@ fn a_batch_taken_twice_gives_the_update_of_one() {
 #[test]
 fn frozen_layers_stay_as_they_are_with_their_statistics() {
     let images = Images::new(8);
-    let frozen = |name: &str| name.starts_with("layer1.") || name.starts_with("conv1.") || name.starts_with("bn1.");
+    let frozen =
+        |name: &str| name.starts_with("layer1.") || name.starts_with("conv1.") || name.starts_with("bn1.");
     let mut step = eager("resnest14_digits", frozen);
     let before = step.state().unwrap().model;
     for _ in 0..2 {
@@ -84,7 +85,8 @@ fn states_of_something_else_are_refused() {
     assert!(matches!(error, TrainError::Model(_)) && error.to_string().contains("does not fit"), "{error}");
     let device = Device::flex().autodiff();
     let model = Model::new(registry::find("resnest14_digits").unwrap(), &options(), &device);
-    let adam = OptimizerSettings { method: Method::Adam { betas: [0.9, 0.999], epsilon: 1e-8 }, ..settings() };
+    let adam =
+        OptimizerSettings { method: Method::Adam { betas: [0.9, 0.999], epsilon: 1e-8 }, ..settings() };
     let loss = Loss::from(LossKind::CrossEntropy);
     let mut other = EagerStep::new(model, &device, loss, adam, true, |_| false).unwrap();
     let error = other.restore(&state).unwrap_err();

@@ -28,7 +28,8 @@ mod torch;
 mod write;
 
 pub use checkpoint::{
-    Checkpoint, CheckpointInfo, Format, ReadOptions, TRAINING_KEY, read, read_bytes, read_safetensors, read_with,
+    Checkpoint, CheckpointInfo, Format, ReadOptions, TRAINING_KEY, read, read_bytes, read_safetensors,
+    read_with,
 };
 pub use diff::{Comparison, Mismatch, compare};
 pub use error::{WeightsError, WeightsErrorKind};

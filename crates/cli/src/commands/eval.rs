@@ -89,10 +89,9 @@ impl Args {
         let preprocess = self.preprocess(&recipe, variant, &file)?;
         let dataset = pipeline::dataset(&recipe, &recipe.data.val_split)?;
         check_classes(&file, dataset.classes())?;
-        let threads = self.threads.map_or_else(
-            || std::thread::available_parallelism().map_or(1, NonZero::get),
-            usize::from,
-        );
+        let threads = self
+            .threads
+            .map_or_else(|| std::thread::available_parallelism().map_or(1, NonZero::get), usize::from);
         let total = dataset.len();
         let mut evaluator =
             Evaluator::new(&recipe, variant, dataset, &preprocess, classes, self.device, threads)?;
@@ -139,7 +138,12 @@ impl Args {
     }
 
     /// How the images are prepared: as the file says, else as the network's published weights want.
-    fn preprocess(&self, recipe: &Recipe, variant: &Variant, file: &WeightsFile) -> anyhow::Result<Preprocess> {
+    fn preprocess(
+        &self,
+        recipe: &Recipe,
+        variant: &Variant,
+        file: &WeightsFile,
+    ) -> anyhow::Result<Preprocess> {
         let own = file.preprocessing(variant.preprocessing());
         let mut recipe = recipe.clone();
         recipe.model.img_size = self.img_size.map_or(own.size, |side| side as usize);

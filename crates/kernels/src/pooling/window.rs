@@ -292,10 +292,12 @@ impl<T: Element, const MAX: bool> Windowed<'_, T, MAX> {
                         all[i] = if MAX { S::max(all[i], tap[i]) } else { S::add(all[i], tap[i]) };
                     }
                 }
-                // The rows that the row of outputs above has not read come from far: what the next output needs of them.
+                // The rows that the row of outputs above has not read come from far: the taps in them of the next output
+                // that are not this one's.
                 if r + self.stride[0] >= self.rows {
-                    for j in 0..self.stride[1] {
-                        prefetch::<S, T, N>(row.wrapping_add(columns * self.column + j * self.c));
+                    let next = row.wrapping_add(self.stride[1] * self.c);
+                    for j in columns - columns.min(self.stride[1])..columns {
+                        prefetch::<S, T, N>(next.wrapping_add(j * self.column));
                     }
                 }
             }

@@ -113,7 +113,14 @@ impl TResNetConfig {
             let mut blocks = Vec::with_capacity(self.layers[stage]);
             for position in 0..self.layers[stage] {
                 let stride = if position == 0 && stage > 0 { 2 } else { 1 };
-                blocks.push(self.block(stage, inputs, stride, drop_path(index), options.zero_init_last, device));
+                blocks.push(self.block(
+                    stage,
+                    inputs,
+                    stride,
+                    drop_path(index),
+                    options.zero_init_last,
+                    device,
+                ));
                 inputs = self.stage_outputs(stage);
                 index += 1;
             }

@@ -8,6 +8,8 @@
 
 mod capture;
 
+#[cfg(feature = "gpu")]
+use burn::backend::Cube;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::ops::ConvOptions;
 use burn::backend::tensor::FloatTensor;
@@ -15,8 +17,6 @@ use burn::backend::{
     Autodiff, Backend, Capture, Dispatch, Flex, Scalar, Shape, Slice, TensorData, TensorMetadata,
     backend_extension,
 };
-#[cfg(feature = "gpu")]
-use burn::backend::Cube;
 use burn::tensor::Tensor;
 
 /// The papers' operators on a backend's primitive tensors. Use the functions of [this module](self) instead.

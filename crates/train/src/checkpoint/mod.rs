@@ -102,7 +102,8 @@ impl Checkpoint {
     pub fn write(&self, path: &Path) -> Result<(), TrainError> {
         let StepState { model, ema, optimizer, updates } = &self.state;
         let mut tensors = NamedTensors::new();
-        let sections = [("state_dict", Some(model)), ("state_dict_ema", ema.as_ref()), ("optimizer", Some(optimizer))];
+        let sections =
+            [("state_dict", Some(model)), ("state_dict_ema", ema.as_ref()), ("optimizer", Some(optimizer))];
         for (section, list) in sections {
             for (name, tensor) in list.into_iter().flat_map(NamedTensors::iter) {
                 tensors.insert(format!("{section}.{name}"), tensor.clone());
@@ -133,11 +134,12 @@ impl Checkpoint {
         let text = |key: &str| texts.get(key).map(String::as_str).unwrap_or_default();
         let Some(saved) = texts.get(TRAINING_KEY) else {
             return Err(fail(
-                "holds weights, but no run to continue; start from them with '--initial-checkpoint FILE'".into(),
+                "holds weights, but no run to continue; start from them with '--initial-checkpoint FILE'"
+                    .into(),
             ));
         };
-        let saved: Saved =
-            serde_json::from_str(saved).map_err(|error| fail(format!("its progress cannot be read: {error}")))?;
+        let saved: Saved = serde_json::from_str(saved)
+            .map_err(|error| fail(format!("its progress cannot be read: {error}")))?;
         if saved.version != VERSION {
             return Err(fail(format!("was written by another version (format {})", saved.version)));
         }
@@ -154,7 +156,8 @@ impl Checkpoint {
         let recipe = Recipe::parse(text("recipe"), &format!("{}: recipe", path.display()))?;
         let classes = serde_json::from_str(text("label_names"))
             .map_err(|error| fail(format!("its classes cannot be read: {error}")))?;
-        let about = About { model: text("arch").into(), classes, preprocessing: text("pretrained_cfg").into() };
+        let about =
+            About { model: text("arch").into(), classes, preprocessing: text("pretrained_cfg").into() };
         Ok(Self { state, progress: saved.progress, recipe, about })
     }
 }

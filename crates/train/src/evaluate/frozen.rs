@@ -53,9 +53,8 @@ impl Frozen {
             return Ok(Self { size, batch, kind: Kind::Eager(Box::new(model), place) });
         }
         let forward = |model: &Model, x| model.forward(x);
-        let graph = capture(variant.name, model, [1, c, h, w], tensor_names, forward).map_err(|error| {
-            ModelError::Capture { model: variant.name.into(), reason: error.to_string() }
-        })?;
+        let graph = capture(variant.name, model, [1, c, h, w], tensor_names, forward)
+            .map_err(|error| ModelError::Capture { model: variant.name.into(), reason: error.to_string() })?;
         let options = Options { batch, dtype: DType::F32, threads, isa: Isa::best() };
         let plan = Plan::new(optimize(graph)?.graph, &options)?;
         Ok(Self { size, batch, kind: Kind::Compiled(Box::new(Session::new(Arc::new(plan), false))) })
@@ -85,5 +84,4 @@ impl Frozen {
         }
         Ok(logits)
     }
-
 }

@@ -136,7 +136,10 @@ fn scores(evaluation: &Evaluation) -> String {
     match &evaluation.scores {
         Scores::Single(scores) => format!("loss {:.4} top1 {:.2}", evaluation.loss, scores.top1()),
         Scores::Multi(scores) => {
-            format!("loss {:.4} mAP {:.2} CF1 {:.2} OF1 {:.2}", evaluation.loss, scores.map, scores.cf1, scores.of1)
+            format!(
+                "loss {:.4} mAP {:.2} CF1 {:.2} OF1 {:.2}",
+                evaluation.loss, scores.map, scores.cf1, scores.of1
+            )
         }
     }
 }

@@ -130,7 +130,8 @@ impl Overrides {
     pub(crate) fn check_resume(&self) -> Result<(), Usage> {
         let mut keys = self.keys.given().map(|(key, _)| key).filter(|key| !WHEN_RESUMING.contains(key));
         let other = keys.next().or((!self.set.is_empty()).then_some("set"));
-        let other = other.or(self.pretrained.then_some("pretrained")).or(self.model_ema.then_some("model-ema"));
+        let other =
+            other.or(self.pretrained.then_some("pretrained")).or(self.model_ema.then_some("model-ema"));
         match other {
             Some(key) => Err(Usage(format!(
                 "--{} would change a run that is to continue as it was; with --resume only --epochs, --data, --workers, \

@@ -76,7 +76,9 @@ impl Args {
         self.overrides.apply(&mut checkpoint.recipe)?;
         let (done, epochs) = (checkpoint.progress.epoch, checkpoint.recipe.run_epochs());
         if epochs < done {
-            return Err(Usage(format!("the run has done {done} epochs already, --epochs {epochs} is less")).into());
+            return Err(
+                Usage(format!("the run has done {done} epochs already, --epochs {epochs} is less")).into()
+            );
         }
         job::resume(folder, checkpoint, &self.place)
     }

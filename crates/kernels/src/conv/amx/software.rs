@@ -17,9 +17,16 @@ fn flush(x: f32) -> f32 {
     if x.abs() < f32::MIN_POSITIVE { 0.0_f32.copysign(x) } else { x }
 }
 
+/// `a * b + sum`, rounded once: in `f64` the product of two bf16 is exact, and their precisions are so far apart that
+/// rounding the sum twice is rounding it once.
+#[inline(always)]
+fn multiply_add(a: f32, b: f32, sum: f32) -> f32 {
+    flush((f64::from(a) * f64::from(b) + f64::from(sum)) as f32)
+}
+
 /// The two numbers of a pair.
 #[inline(always)]
-fn pair(bits: u32) -> [f32; 2] {
+pub(super) fn pair(bits: u32) -> [f32; 2] {
     [bits as u16, (bits >> 16) as u16].map(|half| flush(Bf16(half).to_f32()))
 }
 
@@ -77,16 +84,15 @@ impl Tiles for Software {
         let ((m, n), (a_rows, k), (b_rows, b_columns)) = (self.shape(C), self.shape(A), self.shape(B));
         assert_eq!((a_rows, b_rows, b_columns), (m, k, n), "the shapes do not fit");
         for row in 0..m {
-            // The first and the second numbers of the pairs are summed apart, then added to the accumulator. A product
-            // of two bf16 is exact in f32.
+            // The first and the second numbers of the pairs are summed apart, then added to the accumulator.
             let mut sums = [[0.0_f32; 16]; 2];
             for step in 0..k {
                 let a = pair(self.tiles[usize::from(A)][row][step]);
                 let b = &self.tiles[usize::from(B)][step];
                 for column in 0..n {
                     let b = pair(b[column]);
-                    sums[0][column] = flush(sums[0][column] + a[0] * b[0]);
-                    sums[1][column] = flush(sums[1][column] + a[1] * b[1]);
+                    sums[0][column] = multiply_add(a[0], b[0], sums[0][column]);
+                    sums[1][column] = multiply_add(a[1], b[1], sums[1][column]);
                 }
             }
             for (column, acc) in self.tiles[usize::from(C)][row].iter_mut().enumerate().take(n) {
