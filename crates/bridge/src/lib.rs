@@ -7,4 +7,4 @@ mod capture;
 mod names;
 mod translate;
 
-pub use capture::{CaptureError, Names, capture, module_names};
+pub use capture::{CaptureError, Names, capture, capture_all, module_names};

@@ -8,7 +8,7 @@ use burn::backend::ir::{
 };
 use burn::tensor::TensorData;
 use cardinal_engine::Activation;
-use cardinal_engine::graph::{Binary, Conv2d, Graph, Op, Unary, ValueId, Window};
+use cardinal_engine::graph::{Binary, Conv2d, Drop, Graph, Op, Unary, ValueId, Window};
 use std::collections::{BTreeMap, HashMap};
 
 type Done = Result<(), CaptureError>;
@@ -17,6 +17,9 @@ pub(crate) struct Translator {
     graph: Graph,
     /// What each recorded tensor is in the graph.
     values: HashMap<TensorId, ValueId>,
+    /// Transposed matrices and reshaped constants that nothing has read yet: what makes them, and what of. A linear layer
+    /// takes the parameter behind them.
+    views: HashMap<TensorId, (Op, ValueId)>,
     /// Numbers that were known when the record began.
     data: BTreeMap<TensorId, TensorData>,
     names: Names,
@@ -26,7 +29,14 @@ pub(crate) struct Translator {
 
 impl Translator {
     pub(crate) fn new(name: &str, data: BTreeMap<TensorId, TensorData>, names: Names) -> Self {
-        Self { graph: Graph::new(name), values: HashMap::new(), data, names, place: String::new() }
+        Self {
+            graph: Graph::new(name),
+            values: HashMap::new(),
+            views: HashMap::new(),
+            data,
+            names,
+            place: String::new(),
+        }
     }
 
     pub(crate) fn translate(mut self, record: &GraphIr) -> Result<Graph, CaptureError> {
@@ -64,9 +74,7 @@ impl Translator {
         match layer {
             Layer::Conv2d(conv) => self.conv2d(conv),
             Layer::Linear(linear) => {
-                // Burn keeps the weight as [inputs, outputs].
-                let weight = self.read(&linear.weight)?;
-                let weight = self.graph.push("", Op::Permute { order: vec![1, 0] }, &[weight])?;
+                let weight = self.read_transposed(&linear.weight)?;
                 let mut inputs = vec![self.read(&linear.x)?, weight];
                 if let Some(bias) = &linear.bias {
                     inputs.push(self.read(bias)?);
@@ -151,6 +159,9 @@ impl Translator {
             "gate" => Op::Gate { hard: int(0) != 0, residual: false, activation: Activation::Identity },
             "blur_pool" => Op::BlurPool,
             "space_to_depth" => Op::SpaceToDepth { block: int(0) },
+            "drop_elements" => Op::Drop { what: Drop::Elements, rate: float(0) },
+            "drop_samples" => Op::Drop { what: Drop::Images, rate: float(0) },
+            "drop_squares" => Op::Drop { what: Drop::Squares { side: int(1) }, rate: float(0) },
             "activated_norm_train" | "drop_block" => {
                 return Err(self.unsupported(format!("`{}`, which only training has", custom.id)));
             }
@@ -246,8 +257,7 @@ impl Translator {
                     );
                 }
                 let x = self.read(&op.lhs)?;
-                let weight = self.read(&op.rhs)?;
-                let weight = self.graph.push("", Op::Permute { order: vec![1, 0] }, &[weight])?;
+                let weight = self.read_transposed(&op.rhs)?;
                 self.node(Op::Linear { bias: false, activation: Activation::Identity }, &[x, weight], &op.out)
             }
             Float::Exp(op) => self.read_all(Op::Unary(Unary::Exp), &[&op.input], &op.out),
@@ -260,8 +270,18 @@ impl Translator {
     fn base(&mut self, base: &Base) -> Done {
         match base {
             Base::Reshape(op) => {
-                let shape = op.out.shape.to_vec();
-                self.read_all(Op::Reshape { shape }, &[&op.input], &op.out)
+                let reshape = Op::Reshape { shape: op.out.shape.to_vec() };
+                let input = self.read(&op.input)?;
+                if self.graph[input].constant().is_none() {
+                    return self.node(reshape, &[input], &op.out);
+                }
+                self.views.insert(op.out.id, (reshape, input));
+                Ok(())
+            }
+            Base::SwapDims(op) if op.input.shape.num_dims() == 2 && op.dim1 != op.dim2 => {
+                let matrix = self.read(&op.input)?;
+                self.views.insert(op.out.id, (Op::Permute { order: vec![1, 0] }, matrix));
+                Ok(())
             }
             Base::SwapDims(op) => {
                 let mut order: Vec<_> = (0..op.input.shape.num_dims()).collect();
@@ -310,8 +330,11 @@ impl Translator {
     }
 
     fn bias_of_linear(&mut self, bias: &TensorIr, out: &TensorIr) -> Done {
-        let mut value = self.read(bias)?;
         let elements = bias.shape.num_elements();
+        let mut value = match self.views.get(&bias.id) {
+            Some(&(Op::Reshape { .. }, of)) if self.graph.shape(of) == [elements] => of,
+            _ => self.read(bias)?,
+        };
         if self.graph.shape(value) != [elements] {
             value = self.graph.push("", Op::Reshape { shape: vec![elements] }, &[value])?;
         }
@@ -360,10 +383,24 @@ impl Translator {
         Ok(())
     }
 
+    /// The transpose of a recorded matrix. Burn keeps the weight of a linear layer as [inputs, outputs]; where a module
+    /// transposes its weight for that, this is the parameter itself.
+    fn read_transposed(&mut self, tensor: &TensorIr) -> Result<ValueId, CaptureError> {
+        if let Some(&(Op::Permute { .. }, matrix)) = self.views.get(&tensor.id) {
+            return Ok(matrix);
+        }
+        let matrix = self.read(tensor)?;
+        Ok(self.graph.push("", Op::Permute { order: vec![1, 0] }, &[matrix])?)
+    }
+
     /// The value of a recorded tensor; a constant when it is first read.
     fn read(&mut self, tensor: &TensorIr) -> Result<ValueId, CaptureError> {
         if let Some(&value) = self.values.get(&tensor.id) {
             return Ok(value);
+        }
+        if let Some((op, of)) = self.views.remove(&tensor.id) {
+            self.node(op, &[of], tensor)?;
+            return Ok(self.values[&tensor.id]);
         }
         let Some(data) = self.data.remove(&tensor.id) else {
             return Err(CaptureError::Record(format!("{}: {} has no value", self.place(), tensor.id)));

@@ -5,12 +5,14 @@
 //!
 //! The crate knows nothing of Burn, images or sockets, and has no unsafe code: kernels come from `cardinal-kernels`.
 
+pub mod autodiff;
 mod error;
 pub mod graph;
 pub mod passes;
 pub mod plan;
 pub mod reference;
 pub mod run;
+pub mod train;
 
 pub use cardinal_kernels::{Activation, DType, Isa, Level, Pool, roofline};
 pub use error::EngineError;

@@ -69,6 +69,8 @@ fn mistakes_are_named_with_their_line() {
     check("%0 = conv2d(%x, @w) stride=two", "`stride=two` is no whole number");
     check("%0 = conv2d(%x, @w) stride=-1", "`stride=-1` is no whole number");
     check("%0 = conv2d(%x, @w) stride=1 stride=1", "`stride` is given twice");
+    check("%0 = drop(%x)", "`rate` is missing");
+    check("%0 = drop(%x) images squares=3 rate=0.1", "drop takes either `images` or `squares`");
     check("%0 = conv2d(%x, @w) activation=gelu", "there is no activation `gelu`");
     check(
         "%0 = conv2d(%x, bias=@w, @w)",

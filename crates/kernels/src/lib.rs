@@ -56,7 +56,10 @@ pub use grad::{
 };
 pub use layout::{CopyMap, FillHalo, FromNchw, SpaceToDepth, ToNchw};
 pub use map::{Halo, Map, Part};
-pub use norm::{NormGrad, NormGradIo, NormSource, NormStats};
+pub use norm::{
+    FixedNormGrad, FixedNormGradIo, NormApply, NormApplyIo, NormGrad, NormGradIo, NormSource, NormStats,
+    scale_shift,
+};
 pub use pool::{Pool, allowed_cores, pin_to, share};
 pub use pooling::{AvgPool, BlurPool, GlobalPool, MaxPool, PoolSpec};
 #[cfg(target_arch = "x86_64")]

@@ -96,6 +96,18 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// and a loop that needs every one of them must not.
     unsafe fn outline<K: Kernel>(kernel: K) -> K::Output;
 
+    /// Stores past the caches, where the level can: for what is not read again soon. `to` is aligned to the vector, and
+    /// [`fence`](Simd::fence) comes before another thread reads it.
+    #[inline(always)]
+    unsafe fn stream(to: *mut f32, value: Self::V) {
+        // SAFETY: the same contract.
+        unsafe { Self::store(to, value) }
+    }
+
+    /// Ends a row of calls of [`stream`](Simd::stream).
+    #[inline(always)]
+    unsafe fn fence() {}
+
     /// Asks for the cache line at `at` (which need not be valid).
     unsafe fn prefetch(at: *const u8);
 

@@ -32,7 +32,7 @@ fn check<T: Element>(spec: &ConvSpec, images: usize, threads: usize, seed: u64) 
     for &isa in Isa::available() {
         let other = vec![9.0; weight.len()];
         let mut kernel = DataGrad::new(spec, &other, T::DTYPE, isa, images, threads).unwrap();
-        kernel.set_weight(&weight).unwrap();
+        kernel.set_weight(&pool, &weight).unwrap();
         let mut scratch = vec![Line::ZERO; kernel.scratch(images, threads)];
         let untouched = T::from_f32(77.0);
         let mut input = vec![untouched; images * spec.input.image()];

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use cardinal_kernels::{
-    Bf16, DType, Element, Halo, Isa, KernelError, Line, Map, NormGrad, NormGradIo, NormSource, NormStats,
-    Pool,
+    Bf16, DType, Element, FixedNormGrad, FixedNormGradIo, Halo, Isa, KernelError, Line, Map, NormApply,
+    NormApplyIo, NormGrad, NormGradIo, NormSource, NormStats, Pool, Write, scale_shift,
 };
 use proptest::prelude::*;
 
@@ -34,12 +34,23 @@ fn places(map: Map, images: usize, k: usize) -> impl Iterator<Item = usize> {
 struct Case {
     kept: Map,
     grad: Map,
+    result: Map,
+    /// Of an activation behind the norm, and its slope.
+    output: Option<(Map, f32)>,
+    way: Way,
     images: usize,
     threads: usize,
     slope: f32,
     /// How far the values are from zero.
     middle: f32,
     seed: u64,
+}
+
+/// Where the gradient of the input goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    InPlace,
+    Apart(Write),
 }
 
 fn cases() -> impl Strategy<Value = Case> {
@@ -59,15 +70,16 @@ fn cases() -> impl Strategy<Value = Case> {
         -20.0_f32..20.0,
         any::<u64>(),
     );
-    (shape, halo(), halo(), rest).prop_map(|((h, w, c), a, b, (images, threads, slope, middle, seed))| Case {
-        kept: Map::new(h, w, c).with_halo(a),
-        grad: Map::new(h, w, c).with_halo(b),
-        images,
-        threads,
-        slope,
-        middle,
-        seed,
-    })
+    let ways = vec![Way::InPlace, Way::Apart(Write::Replace), Way::Apart(Write::Add)];
+    let outputs = prop::option::of(prop::sample::select(vec![0.0_f32, 0.1, 1.0]));
+    (shape, [halo(), halo(), halo(), halo()], rest, prop::sample::select(ways), outputs).prop_map(
+        |((h, w, c), halos, (images, threads, slope, middle, seed), way, output)| {
+            let [kept, grad, result, after] = halos.map(|halo| Map::new(h, w, c).with_halo(halo));
+            let result = if way == Way::InPlace { grad } else { result };
+            let output = output.map(|slope| (after, slope));
+            Case { kept, grad, result, output, way, images, threads, slope, middle, seed }
+        },
+    )
 }
 
 /// Relative to the largest number.
@@ -80,7 +92,7 @@ fn close(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
 }
 
 fn check<T: Element>(case: &Case) {
-    let Case { kept, grad, images, threads, slope, middle, seed } = *case;
+    let Case { kept, grad, result, images, threads, slope, middle, seed, .. } = *case;
     let c = kept.c;
     let mut numbers = Numbers(seed);
     let x: Vec<T> = numbers.vec(images * kept.image(), middle);
@@ -109,7 +121,7 @@ fn check<T: Element>(case: &Case) {
         }
         for source in [NormSource::Input, NormSource::Output] {
             if source == NormSource::Output && slope == 0.0 {
-                assert!(NormGrad::new(kept, grad, source, slope, isa).is_err());
+                assert!(NormGrad::new([kept, grad, result], source, slope, isa).is_err());
                 continue;
             }
             // With few values a variance may be near zero, and everything is magnified.
@@ -127,30 +139,117 @@ fn check<T: Element>(case: &Case) {
                     }
                 }
             }
-            gradients(case, source, isa, &pool, (&stored, &dy), (&weight, &bias, &mean, &var, epsilon));
+            let parameters = (&weight[..], &bias[..], &mean[..], &var[..], epsilon);
+            let given = Given {
+                stored: &stored,
+                dy: &dy,
+                y: numbers.vec(case.output.map_or(0, |(map, _)| images * map.image()), 0.0),
+                before: if case.way == Way::InPlace {
+                    dy.clone()
+                } else {
+                    numbers.vec(images * result.image(), 0.0)
+                },
+            };
+            gradients(case, source, isa, &pool, &given, parameters);
+            fixed_gradient(case, source, isa, &pool, &given, parameters);
         }
     }
 }
 
 type Parameters<'a> = (&'a [f32], &'a [f32], &'a [f32], &'a [f32], f32);
 
+/// The maps of a backward pass.
+struct Given<'a, T> {
+    stored: &'a [T],
+    dy: &'a [T],
+    y: Vec<T>,
+    /// What the result held.
+    before: Vec<T>,
+}
+
+impl<T: Element> Given<'_, T> {
+    /// For each pixel of channel `k` the gradient before the activations, and what the norm's activation took.
+    fn before_activations(
+        &self,
+        case: &Case,
+        source: NormSource,
+        k: usize,
+        u: impl Fn(f64) -> f64,
+    ) -> Vec<(f64, f64)> {
+        let Case { kept, grad, output, images, slope, .. } = *case;
+        let leaky = |positive: bool, slope: f32| if positive { 1.0 } else { f64::from(slope) };
+        let after: Vec<f64> = match output {
+            Some((map, slope)) => {
+                places(map, images, k).map(|place| leaky(self.y[place].to_f32() > 0.0, slope)).collect()
+            }
+            None => vec![1.0; images * kept.h * kept.w],
+        };
+        places(kept, images, k)
+            .zip(places(grad, images, k))
+            .zip(after)
+            .map(|((from, to), after)| {
+                let value = f64::from(self.stored[from].to_f32());
+                let u = match source {
+                    NormSource::Input => u(value),
+                    NormSource::Output if value > 0.0 => value,
+                    NormSource::Output => value / f64::from(slope),
+                };
+                (f64::from(self.dy[to].to_f32()) * after * leaky(u > 0.0, slope), u)
+            })
+            .collect()
+    }
+
+    /// Checks the gradient of the input of channel `k`.
+    fn check(&self, what: &str, case: &Case, k: usize, found: &[T], expected: &[f64]) {
+        let held = |place: usize| match case.way {
+            Way::Apart(Write::Add) => f64::from(self.before[place].to_f32()),
+            _ => 0.0,
+        };
+        let (mut values, mut right) = (Vec::new(), Vec::new());
+        for (place, expected) in places(case.result, case.images, k).zip(expected) {
+            values.push(f64::from(found[place].to_f32()));
+            right.push(held(place) + expected);
+        }
+        let rounding = if T::DTYPE == DType::Bf16 { 8e-3 } else { 2e-4 };
+        close(&format!("{what} {case:?}: input gradient of channel {k}"), &values, &right, rounding);
+    }
+
+    /// Checks that nothing but pixels was written.
+    fn check_halo(&self, case: &Case, found: &[T]) {
+        let mut inside = vec![false; found.len()];
+        let pixels = (0..case.result.c).flat_map(|k| places(case.result, case.images, k));
+        pixels.for_each(|place| inside[place] = true);
+        let outside = |(place, _): &(usize, &T)| !inside[*place];
+        assert!(
+            found.iter().enumerate().filter(outside).all(|(place, x)| *x == self.before[place]),
+            "the halo was written"
+        );
+    }
+}
+
 fn gradients<T: Element>(
     case: &Case,
     source: NormSource,
     isa: Isa,
     pool: &Pool,
-    (stored, dy): (&[T], &[T]),
+    given: &Given<'_, T>,
     (weight, bias, mean, var, epsilon): Parameters<'_>,
 ) {
-    let Case { kept, grad, images, slope, .. } = *case;
+    let Case { kept, grad, result, output, way, images, slope, .. } = *case;
     let (c, count) = (kept.c, (images * kept.h * kept.w) as f64);
-    let kernel = NormGrad::new(kept, grad, source, slope, isa).unwrap();
+    let mut kernel = NormGrad::new([kept, grad, result], source, slope, isa).unwrap();
+    if let Some((map, slope)) = output {
+        kernel = kernel.with_output(map, slope).unwrap();
+    }
     let mut scratch = vec![Line::ZERO; kernel.scratch(pool.threads())];
-    let mut found = dy.to_vec();
+    let mut found = given.before.clone();
     let (mut weight_grad, mut bias_grad) = (vec![f32::NAN; c], vec![f32::NAN; c]);
     let io = NormGradIo {
-        kept: stored,
-        grad: &mut found,
+        kept: given.stored,
+        output: output.map(|_| &given.y[..]),
+        grad: (way != Way::InPlace).then_some(given.dy),
+        result: &mut found,
+        write: if let Way::Apart(write) = way { write } else { Write::Replace },
         weight,
         bias,
         mean,
@@ -164,19 +263,9 @@ fn gradients<T: Element>(
     for k in 0..c {
         let std = (f64::from(var[k]) + f64::from(epsilon)).sqrt();
         let (w, b) = (f64::from(weight[k]), f64::from(bias[k]));
-        let pairs: Vec<(f64, f64)> = places(kept, images, k)
-            .zip(places(grad, images, k))
-            .map(|(from, to)| {
-                let value = f64::from(stored[from].to_f32());
-                let u = match source {
-                    NormSource::Input => (value - f64::from(mean[k])) / std * w + b,
-                    NormSource::Output if value > 0.0 => value,
-                    NormSource::Output => value / f64::from(slope),
-                };
-                let g = f64::from(dy[to].to_f32()) * if u > 0.0 { 1.0 } else { f64::from(slope) };
-                (g, (u - b) / w)
-            })
-            .collect();
+        let u = |value: f64| (value - f64::from(mean[k])) / std * w + b;
+        let pairs: Vec<(f64, f64)> =
+            given.before_activations(case, source, k, u).into_iter().map(|(g, u)| (g, (u - b) / w)).collect();
         let sum: f64 = pairs.iter().map(|(g, _)| g).sum();
         let product: f64 = pairs.iter().map(|(g, unit)| g * unit).sum();
         let tolerance = 1e-5 * pairs.iter().map(|(g, unit)| g.abs() * (1.0 + unit.abs())).sum::<f64>() + 1e-6;
@@ -187,22 +276,92 @@ fn gradients<T: Element>(
         );
         let expected: Vec<f64> =
             pairs.iter().map(|(g, unit)| w / std * (g - (sum + unit * product) / count)).collect();
-        let values: Vec<f64> = places(grad, images, k).map(|p| f64::from(found[p].to_f32())).collect();
-        let rounding = if T::DTYPE == DType::Bf16 { 8e-3 } else { 2e-4 };
-        close(
-            &format!("{isa} {source:?} {case:?}: input gradient of channel {k}"),
-            &values,
-            &expected,
-            rounding,
-        );
+        given.check(&format!("{isa} {source:?}"), case, k, &found, &expected);
     }
-    let mut inside = vec![false; found.len()];
-    (0..c).flat_map(|k| places(grad, images, k)).for_each(|place| inside[place] = true);
-    let outside = |(place, _): &(usize, &T)| !inside[*place];
-    assert!(
-        found.iter().enumerate().filter(outside).all(|(place, x)| *x == dy[place]),
-        "the halo was written"
-    );
+    given.check_halo(case, &found);
+}
+
+fn fixed_gradient<T: Element>(
+    case: &Case,
+    source: NormSource,
+    isa: Isa,
+    pool: &Pool,
+    given: &Given<'_, T>,
+    (weight, bias, mean, var, epsilon): Parameters<'_>,
+) {
+    let Case { kept, grad, result, output, way, images, slope, .. } = *case;
+    let (mut scale, mut shift) = (vec![0.0; kept.c], vec![0.0; kept.c]);
+    scale_shift(weight, bias, mean, var, epsilon, &mut scale, &mut shift);
+    let mut kernel = FixedNormGrad::new([kept, grad, result], source, slope, isa).unwrap();
+    if let Some((map, slope)) = output {
+        kernel = kernel.with_output(map, slope).unwrap();
+    }
+    let mut scratch = vec![Line::ZERO; kernel.scratch()];
+    let mut found = given.before.clone();
+    let io = FixedNormGradIo {
+        kept: if slope == 1.0 { &[] } else { given.stored },
+        output: output.map(|_| &given.y[..]),
+        grad: (way != Way::InPlace).then_some(given.dy),
+        result: &mut found,
+        write: if let Way::Apart(write) = way { write } else { Write::Replace },
+        scale: &scale,
+        shift: &shift,
+        scratch: &mut scratch,
+    };
+    kernel.run(pool, images, io).unwrap();
+    for k in 0..kept.c {
+        let (scale, shift) = (f64::from(scale[k]), f64::from(shift[k]));
+        let pairs = given.before_activations(case, source, k, |value| value * scale + shift);
+        let expected: Vec<f64> = pairs.iter().map(|(g, _)| g * scale).collect();
+        given.check(&format!("{isa} {source:?} fixed"), case, k, &found, &expected);
+    }
+    given.check_halo(case, &found);
+}
+
+/// The forward pass, in place or not, with a residual map (of the output's gradient's shape) or not.
+fn apply<T: Element>(case: &Case) {
+    let Case { kept, result, output, way, images, threads, slope, middle, seed, .. } = *case;
+    let mut numbers = Numbers(seed);
+    let (from, to) = if way == Way::InPlace { (result, result) } else { (kept, result) };
+    let x: Vec<T> = numbers.vec(images * from.image(), middle);
+    let before: Vec<T> = if way == Way::InPlace { x.clone() } else { numbers.vec(images * to.image(), 0.0) };
+    let residual: Option<(Map, Vec<T>)> =
+        output.map(|(map, _)| (map, numbers.vec(images * map.image(), 0.0)));
+    let (scale, shift): (Vec<f32>, Vec<f32>) = (numbers.vec(kept.c, 0.5), numbers.vec(kept.c, 0.0));
+    let pool = Pool::new(threads, false);
+    for &isa in Isa::available() {
+        let mut kernel = NormApply::new(from, to, slope, isa).unwrap();
+        if let Some((map, _)) = &residual {
+            kernel = kernel.with_residual(*map).unwrap();
+        }
+        let mut found = before.clone();
+        let io = NormApplyIo {
+            input: (way != Way::InPlace).then_some(&x[..]),
+            output: &mut found,
+            residual: residual.as_ref().map(|(_, values)| &values[..]),
+            scale: &scale,
+            shift: &shift,
+        };
+        kernel.run(&pool, images, io).unwrap();
+        let mut expected: Vec<(f64, f64)> = before.iter().map(|x| (f64::from(x.to_f32()), 0.0)).collect();
+        for k in 0..kept.c {
+            let mut others = residual.iter().flat_map(|(map, values)| {
+                places(*map, images, k).map(|place| f64::from(values[place].to_f32()))
+            });
+            for (from, to) in places(from, images, k).zip(places(to, images, k)) {
+                let x = f64::from(x[from].to_f32()) * f64::from(scale[k]);
+                let (shift, other) = (f64::from(shift[k]), others.next().unwrap_or(0.0));
+                let u = x + shift + other;
+                let rounding = if T::DTYPE == DType::Bf16 { u.abs() / 256.0 } else { 0.0 };
+                let bound = (x.abs() + shift.abs() + other.abs()) * 4e-7 + rounding + 1e-9;
+                expected[to] = (if u > 0.0 { u } else { u * f64::from(slope) }, bound);
+            }
+        }
+        for (at, (found, (expected, bound))) in found.iter().zip(&expected).enumerate() {
+            let error = (f64::from(found.to_f32()) - expected).abs();
+            assert!(error <= *bound, "{isa}: {at}: {found:?}, not {expected}; {case:?}");
+        }
+    }
 }
 
 proptest! {
@@ -212,6 +371,12 @@ proptest! {
     fn statistics_and_gradients_are_the_definition(case in cases()) {
         check::<f32>(&case);
         check::<Bf16>(&case);
+    }
+
+    #[test]
+    fn the_forward_pass_is_the_definition(case in cases()) {
+        apply::<f32>(&case);
+        apply::<Bf16>(&case);
     }
 }
 
@@ -229,5 +394,37 @@ fn what_does_not_fit_is_an_error() {
     assert!(matches!(run(1, map.image() - 1, &mut scratch), Err(KernelError::Length { .. })));
     assert!(matches!(run(1, map.image(), &mut []), Err(KernelError::Length { .. })));
     assert!(run(0, map.image(), &mut scratch).is_err());
-    assert!(NormGrad::new(map, Map::new(2, 3, 4), NormSource::Input, 0.0, Isa::best()).is_err());
+    let (other, isa) = (Map::new(2, 3, 4), Isa::best());
+    assert!(NormGrad::new([map, other, map], NormSource::Input, 0.0, isa).is_err());
+    assert!(NormGrad::new([map, map, other], NormSource::Input, 0.0, isa).is_err());
+    assert!(FixedNormGrad::new([map; 3], NormSource::Input, -0.5, isa).is_err());
+    let kernel = NormGrad::new([map; 3], NormSource::Input, 1.0, isa).unwrap();
+    assert!(kernel.clone().with_output(other, 0.0).is_err());
+    assert!(kernel.with_output(map, -1.0).is_err());
+    assert!(NormApply::new(map, other, 0.0, isa).is_err());
+    assert!(NormApply::new(map, map, 1.5, isa).is_err());
+    assert!(NormApply::new(map, map, 0.0, isa).unwrap().with_residual(other).is_err());
+}
+
+#[test]
+fn a_gradient_in_place_cannot_be_added() {
+    let map = Map::new(2, 3, 5);
+    let kernel = FixedNormGrad::new([map; 3], NormSource::Input, 1.0, Isa::best()).unwrap();
+    let (pool, mut scratch) = (Pool::new(1, false), vec![Line::ZERO; kernel.scratch()]);
+    let mut run = |write, len| {
+        let io = FixedNormGradIo::<f32> {
+            kept: &[],
+            output: None,
+            grad: None,
+            result: &mut vec![0.0; len],
+            write,
+            scale: &[1.0; 5],
+            shift: &[0.0; 5],
+            scratch: &mut scratch,
+        };
+        kernel.run(&pool, 1, io)
+    };
+    assert!(run(Write::Replace, map.image()).is_ok());
+    assert!(run(Write::Add, map.image()).is_err());
+    assert!(matches!(run(Write::Replace, map.image() - 1), Err(KernelError::Length { .. })));
 }

@@ -152,7 +152,8 @@ impl Graph {
             | Op::Concat
             | Op::SliceChannels { .. }
             | Op::Pad(_)
-            | Op::SpaceToDepth { .. } => (0, 0),
+            | Op::SpaceToDepth { .. }
+            | Op::Drop { .. } => (0, 0),
         }
     }
 

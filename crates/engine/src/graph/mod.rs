@@ -15,7 +15,7 @@ mod verify;
 
 pub use analysis::{Analysis, Cost, Row};
 pub use file::Package;
-pub use op::{Binary, Conv2d, Op, Padding, Unary, Window};
+pub use op::{Binary, Conv2d, Drop, Op, Padding, Unary, Window};
 
 use crate::EngineError;
 use std::sync::Arc;

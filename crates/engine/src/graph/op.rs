@@ -96,6 +96,21 @@ pub enum Unary {
     Clamp(f32, f32),
 }
 
+/// What is dropped together, and set to zero, in training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drop {
+    /// Each number by itself (dropout).
+    Elements,
+    /// All numbers of an image (stochastic depth, on the residual branch).
+    Images,
+    /// Squares of a map, the same in all images (`DropBlock`, `ResNeSt` section 5.2). Their rate is the schedule's; the
+    /// node's is the one that the network was built with.
+    Squares {
+        /// Rows and columns of a square; those of the map, if it is smaller.
+        side: usize,
+    },
+}
+
 /// What a node computes. Each variant names its inputs in order; maps are `[n, c, h, w]`.
 ///
 /// The operators after [`Op::Concat`] exist only in compiled graphs or in the papers' networks.
@@ -187,6 +202,14 @@ pub enum Op {
         /// Rows and columns of a block.
         block: usize,
     },
+    /// `x` of any shape -> in training, with a share of it dropped and the rest scaled so that the mean stays; `x`
+    /// everywhere else. Passes remove it.
+    Drop {
+        /// What is dropped together.
+        what: Drop,
+        /// The share that is dropped, in `[0, 1)`.
+        rate: f32,
+    },
 }
 
 impl Op {
@@ -216,6 +239,7 @@ impl Op {
             Self::Gate { .. } => "gate",
             Self::BlurPool => "blur_pool",
             Self::SpaceToDepth { .. } => "space_to_depth",
+            Self::Drop { .. } => "drop",
         }
     }
 }

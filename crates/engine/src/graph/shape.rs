@@ -1,6 +1,6 @@
 //! The shapes of an operator's outputs.
 
-use super::{Conv2d, Op, Padding, Window};
+use super::{Conv2d, Drop, Op, Padding, Window};
 
 type Shapes = Result<Vec<Vec<usize>>, String>;
 
@@ -22,9 +22,13 @@ pub(super) fn infer(op: &Op, inputs: &[&[usize]]) -> Shapes {
             }
             one(x.to_vec())
         }
-        Op::Unary(_) => {
+        Op::Unary(_) | Op::Drop { what: Drop::Elements | Drop::Images, .. } => {
             let [x] = exactly(inputs)?;
             one(x.to_vec())
+        }
+        Op::Drop { what: Drop::Squares { .. }, .. } => {
+            let [x] = exactly(inputs)?;
+            one(map(x)?.to_vec())
         }
         Op::Binary(_) => {
             let [a, b] = exactly(inputs)?;

@@ -1,6 +1,6 @@
 //! Whether a graph is one: checked after every pass and for every graph that comes from a file.
 
-use super::{Batch, Graph, Node, Op, Source, Unary, ValueId, shape};
+use super::{Batch, Drop, Graph, Node, Op, Source, Unary, ValueId, shape};
 use crate::{Activation, EngineError};
 use std::collections::HashSet;
 
@@ -214,7 +214,12 @@ fn verify_attributes(op: &Op) -> Result<(), String> {
             Unary::Clamp(low, high) => Err(format!("the bounds are {low} and {high}")),
             Unary::Neg | Unary::Exp | Unary::Sqrt | Unary::Recip => Ok(()),
         },
-        Op::Binary(_)
+        Op::Drop { what: Drop::Squares { side: 0 }, .. } => Err("its squares have no pixels".into()),
+        Op::Drop { rate, .. } if !(0.0..1.0).contains(rate) => {
+            Err(format!("the rate {rate} is not in [0, 1)"))
+        }
+        Op::Drop { .. }
+        | Op::Binary(_)
         | Op::MaxPool(_)
         | Op::AvgPool { .. }
         | Op::GlobalAvgPool

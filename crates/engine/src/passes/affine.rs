@@ -99,7 +99,8 @@ pub(super) fn affine_of(rw: &Rewrite, node: &Node) -> Option<(ValueId, Affine)> 
         | Op::SplitAttention { .. }
         | Op::Gate { .. }
         | Op::BlurPool
-        | Op::SpaceToDepth { .. } => None,
+        | Op::SpaceToDepth { .. }
+        | Op::Drop { .. } => None,
     }
 }
 

@@ -90,7 +90,8 @@ fn accepts(rw: &Rewrite, node: &Node) -> Result<(), String> {
         | Op::SplitAttention { .. }
         | Op::Gate { .. }
         | Op::BlurPool
-        | Op::SpaceToDepth { .. } => return refuse("before it has no weights"),
+        | Op::SpaceToDepth { .. }
+        | Op::Drop { .. } => return refuse("before it has no weights"),
     };
     if activation != Activation::Identity {
         return refuse("has an activation");

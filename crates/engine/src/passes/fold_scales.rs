@@ -49,7 +49,8 @@ fn is_padded(op: &Op) -> Option<bool> {
         | Op::SplitAttention { .. }
         | Op::Gate { .. }
         | Op::BlurPool
-        | Op::SpaceToDepth { .. } => None,
+        | Op::SpaceToDepth { .. }
+        | Op::Drop { .. } => None,
     }
 }
 

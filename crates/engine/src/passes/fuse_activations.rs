@@ -75,7 +75,8 @@ fn with_activation(op: &Op, new: Activation) -> Result<Op, &'static str> {
         | Op::Pad(_)
         | Op::RadixPool { .. }
         | Op::BlurPool
-        | Op::SpaceToDepth { .. } => return Err("before it applies no activations"),
+        | Op::SpaceToDepth { .. }
+        | Op::Drop { .. } => return Err("before it applies no activations"),
     };
     if *slot != Activation::Identity {
         return Err("has an activation of its own");

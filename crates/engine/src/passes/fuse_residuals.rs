@@ -64,7 +64,8 @@ fn with_residual(op: &Op) -> Result<Op, &'static str> {
         | Op::RadixPool { .. }
         | Op::SplitAttention { .. }
         | Op::BlurPool
-        | Op::SpaceToDepth { .. } => return Err("adds no residuals"),
+        | Op::SpaceToDepth { .. }
+        | Op::Drop { .. } => return Err("adds no residuals"),
     };
     if residual {
         return Err("has a residual already");

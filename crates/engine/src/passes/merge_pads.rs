@@ -54,7 +54,8 @@ fn merge(op: &Op, zeros: Padding) -> Result<Op, &'static str> {
         | Op::SplitAttention { .. }
         | Op::Gate { .. }
         | Op::BlurPool
-        | Op::SpaceToDepth { .. } => Err("it has no padding that the zeros before it could become"),
+        | Op::SpaceToDepth { .. }
+        | Op::Drop { .. } => Err("it has no padding that the zeros before it could become"),
     }
 }
 

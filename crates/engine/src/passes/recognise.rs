@@ -55,7 +55,8 @@ fn plain(rw: &Rewrite, node: &Node) -> Option<(Op, Vec<ValueId>)> {
         | Op::SplitAttention { .. }
         | Op::Gate { .. }
         | Op::BlurPool
-        | Op::SpaceToDepth { .. } => None,
+        | Op::SpaceToDepth { .. }
+        | Op::Drop { .. } => None,
     }
 }
 

@@ -54,6 +54,8 @@ fn same_as(rw: &Rewrite, node: &Node) -> Option<ValueId> {
         Op::SliceChannels { .. } => rw.shape(x) == rw.shape(output),
         Op::Pad(padding) => *padding == [0; 4],
         Op::SpaceToDepth { block } => *block == 1,
+        // What is compiled here runs, it does not train.
+        Op::Drop { .. } => true,
         Op::Conv2d(_)
         | Op::Linear { .. }
         | Op::ActivatedNorm { .. }
@@ -122,6 +124,7 @@ fn join(rw: &Rewrite, node: &Node) -> Option<Node> {
         | Op::SplitAttention { .. }
         | Op::Gate { .. }
         | Op::BlurPool
-        | Op::SpaceToDepth { .. } => None,
+        | Op::SpaceToDepth { .. }
+        | Op::Drop { .. } => None,
     }
 }

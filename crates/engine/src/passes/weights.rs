@@ -27,7 +27,8 @@ pub(super) fn bias(node: &Node) -> Option<ValueId> {
         | Op::SplitAttention { .. }
         | Op::Gate { .. }
         | Op::BlurPool
-        | Op::SpaceToDepth { .. } => None,
+        | Op::SpaceToDepth { .. }
+        | Op::Drop { .. } => None,
     }
 }
 

@@ -157,6 +157,8 @@ impl<'a> Builder<'a> {
                 let residual = residual.then(|| self.reads.last().map(|read| read.map)).flatten();
                 Kernel::Gate(k::Gate::new(input, output, residual, *hard, *activation, isa)?)
             }
+            // Passes remove it, but where it stands between an input and an output.
+            Op::Drop { .. } => Kernel::Copy(vec![k::CopyMap::new(input, output, isa)?]),
             Op::BlurPool => Kernel::BlurPool(k::BlurPool::new(input, output, isa)?),
             Op::SpaceToDepth { block } => Kernel::SpaceToDepth(k::SpaceToDepth::new(input, output, *block)?),
             Op::Pad(_) | Op::Reshape { .. } | Op::Permute { .. } => {

@@ -44,7 +44,7 @@ pub(super) enum Side {
 }
 
 /// A format by its lines.
-trait Lines: Element {
+pub(crate) trait Lines: Element {
     fn of(lines: &[Line]) -> &[Self];
     fn of_mut(lines: &mut [Line]) -> &mut [Self];
 }

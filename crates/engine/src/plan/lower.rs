@@ -222,7 +222,7 @@ fn halos(graph: &Graph) -> Result<Vec<Halo>, EngineError> {
 }
 
 /// What the windows of a convolution cover around its input.
-fn conv_halo(conv: &Conv2d, kernel: &[usize], from: Map, to: Map) -> Halo {
+pub(crate) fn conv_halo(conv: &Conv2d, kernel: &[usize], from: Map, to: Map) -> Halo {
     let [top, left, ..] = conv.padding;
     let end = |out: usize, axis: usize| {
         (out - 1) * conv.stride[axis] + (kernel[axis] - 1) * conv.dilation[axis] + 1

@@ -5,9 +5,15 @@ mod kernel;
 mod lower;
 mod machine;
 mod memory;
+mod plain;
 mod segment;
 mod step;
 mod tune;
+
+pub(crate) use kernel::Lines;
+pub(crate) use lower::{Buffer, BufferId, Lowered, Task, Work, conv_halo};
+pub(crate) use memory::{Request, lower_bound, place};
+pub(crate) use plain::{Plain, plain};
 
 pub use machine::Caches;
 pub use segment::Segment;
@@ -18,8 +24,7 @@ use crate::EngineError;
 use crate::graph::{Batch, Graph, Source};
 use build::{Target, build, glue_name};
 use cardinal_kernels::{DType, Isa, Line};
-use lower::{Buffer, BufferId, Lowered, Work, lower};
-use memory::{Request, lower_bound, place};
+use lower::lower;
 use segment::segments;
 use std::collections::BTreeMap;
 use std::sync::Arc;

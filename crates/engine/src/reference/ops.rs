@@ -22,7 +22,7 @@ pub(super) fn evaluate(op: &Op, inputs: &[View<'_>], shapes: &[Vec<usize>]) -> V
         Op::AvgPool { window, count_padding } => avg_pool(window, *count_padding, x, shape),
         Op::GlobalAvgPool => means(x, 1),
         Op::Softmax => softmax(x),
-        Op::Reshape { .. } => x.data.to_vec(),
+        Op::Reshape { .. } | Op::Drop { .. } => x.data.to_vec(),
         Op::Permute { order } => permute(order, x, shape),
         Op::Concat => concat(inputs),
         Op::SliceChannels { start, end } => slice_channels(*start, *end, x),

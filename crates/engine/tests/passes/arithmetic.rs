@@ -39,6 +39,29 @@ fn a_transposed_weight_keeps_its_name() {
 }
 
 #[test]
+fn what_training_drops_stays_when_a_network_runs() {
+    check(
+        "remove_identities",
+        "input %x [1, 4, 8, 8]
+         %0 = relu(%x)
+         %1 = drop(%0) squares=3 rate=0.1
+         %2 = drop(%1) images rate=0.2
+         %3 = global_avg_pool(%2)
+         %4 = reshape(%3) shape=[1, 4]
+         %5 = drop(%4) rate=0.5
+         %logits = softmax(%5)
+         output %logits",
+        "graph \"\" batch=free
+         input %x [1, 4, 8, 8]
+         %0 = relu(%x)  # -> [1, 4, 8, 8]
+         %1 = global_avg_pool(%0)  # -> [1, 4, 1, 1]
+         %2 = reshape(%1) shape=[1, 4]  # -> [1, 4]
+         %logits = softmax(%2)  # -> [1, 4]
+         output %logits",
+    );
+}
+
+#[test]
 fn identities_go_and_an_output_keeps_its_name() {
     check(
         "remove_identities",

@@ -2,7 +2,7 @@
 
 use crate::check::difference;
 use cardinal_engine::Activation;
-use cardinal_engine::graph::{Binary, Conv2d, Graph, Op, Unary, ValueId, Window};
+use cardinal_engine::graph::{Binary, Conv2d, Drop, Graph, Op, Unary, ValueId, Window};
 use cardinal_engine::passes::optimize;
 use proptest::prelude::*;
 
@@ -89,6 +89,9 @@ impl Builder {
             16 => self.push(Op::Pad([a, b, a / 2, b / 2].map(|side| usize::from(side) % 3)), &[x]),
             17 => self.attention(x, other, c, a),
             18 if a < 128 => self.push(Op::BlurPool, &[x]),
+            _ if a >= 224 => {
+                self.push(Op::Drop { what: Drop::Squares { side: 1 + usize::from(b) }, rate: 0.5 }, &[x])
+            }
             18 => self.push(Op::SpaceToDepth { block: 1 + usize::from(a) % 2 }, &[x]),
             _ if a < 64 => self.push(Op::Reshape { shape: vec![1, c * h, w, 1] }, &[x]),
             _ => self.push(Op::Reshape { shape: vec![1, c * h * w] }, &[x]),

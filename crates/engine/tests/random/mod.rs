@@ -1,7 +1,7 @@
 //! Random graphs with every operator and attribute.
 
 use cardinal_engine::Activation;
-use cardinal_engine::graph::{Batch, Binary, Conv2d, Graph, Op, Unary, ValueId, Window};
+use cardinal_engine::graph::{Batch, Binary, Conv2d, Drop, Graph, Op, Unary, ValueId, Window};
 
 /// Choices that follow from a seed.
 pub(crate) struct Dice(pub(crate) u64);
@@ -99,7 +99,7 @@ pub(crate) fn graph(seed: u64, count: usize) -> Graph {
 }
 
 fn random_op(dice: &mut Dice) -> Op {
-    match dice.below(20) {
+    match dice.below(21) {
         0..4 => Op::Conv2d(Conv2d {
             stride: [1 + dice.below(2), 1 + dice.below(2)],
             padding: [dice.below(3), dice.below(3), dice.below(2), dice.below(2)],
@@ -148,6 +148,10 @@ fn random_op(dice: &mut Dice) -> Op {
         },
         17 => Op::Gate { hard: dice.flag(), residual: dice.flag(), activation: dice.activation() },
         18 => Op::SpaceToDepth { block: 1 + dice.below(2) },
+        19 => Op::Drop {
+            what: dice.pick(&[Drop::Elements, Drop::Images, Drop::Squares { side: 3 }]),
+            rate: dice.pick(&[0.0, 0.25, 0.9]),
+        },
         _ => Op::Permute { order: vec![1, 0] },
     }
 }

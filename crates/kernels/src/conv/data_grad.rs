@@ -8,11 +8,12 @@
 //! ```
 //! A phase is computed apart and then spread over its pixels.
 
+use super::weights::{Strides, Weights};
 use super::{Conv, ConvIo, ConvSpec};
 use crate::arena::lines_as;
 use crate::error::at_least;
 use crate::work::Out;
-use crate::{Activation, DType, Element, Halo, Isa, KernelError, Line, Map, Method, Part, Pool};
+use crate::{Activation, DType, Element, Halo, Isa, KernelError, Line, Map, Part, Pool};
 
 const NAME: &str = "input gradient";
 
@@ -21,7 +22,6 @@ const NAME: &str = "input gradient";
 pub struct DataGrad {
     spec: ConvSpec,
     dtype: DType,
-    isa: Isa,
     phases: Vec<Phase>,
 }
 
@@ -32,7 +32,6 @@ struct Phase {
     first: [usize; 2],
     spec: ConvSpec,
     taps: [Taps; 2],
-    method: Method,
     conv: Conv,
 }
 
@@ -74,7 +73,7 @@ impl DataGrad {
     ///
     /// The description is inconsistent.
     pub fn halo(spec: &ConvSpec) -> Result<Halo, KernelError> {
-        spec.check()?;
+        with_halo(spec).check()?;
         let mut halo = Halo::default();
         for [y, x] in phases(spec) {
             let need = |axis: &Axis, size: usize| {
@@ -104,7 +103,7 @@ impl DataGrad {
         images: usize,
         threads: usize,
     ) -> Result<Self, KernelError> {
-        spec.check()?;
+        with_halo(spec).check()?;
         spec.check_weights(weight, None)?;
         let mut built = Vec::new();
         for [y, x] in phases(spec) {
@@ -131,24 +130,29 @@ impl DataGrad {
             };
             let method = Conv::choose(&phase, dtype, isa, images, threads);
             let taps = [y.taps, x.taps];
-            let conv = Conv::new(&phase, &turned(spec, weight, taps), None, dtype, isa, method)?;
-            built.push(Phase { first: [y.pixel, x.pixel], spec: phase, taps, method, conv });
+            let conv = Conv::of(&phase, turned(spec, &phase, weight, taps), None, dtype, isa, method)?;
+            built.push(Phase { first: [y.pixel, x.pixel], spec: phase, taps, conv });
         }
-        Ok(Self { spec: spec.clone(), dtype, isa, phases: built })
+        Ok(Self { spec: spec.clone(), dtype, phases: built })
     }
 
-    /// Packs other weights.
+    /// Packs other weights, `[outputs, inputs / groups, rows, columns]`, without allocating.
     ///
     /// # Errors
     ///
     /// The length does not fit.
-    pub fn set_weight(&mut self, weight: &[f32]) -> Result<(), KernelError> {
+    pub fn set_weight(&mut self, pool: &Pool, weight: &[f32]) -> Result<(), KernelError> {
         self.spec.check_weights(weight, None)?;
         for phase in &mut self.phases {
-            let turned = turned(&self.spec, weight, phase.taps);
-            phase.conv = Conv::new(&phase.spec, &turned, None, self.dtype, self.isa, phase.method)?;
+            phase.conv.repack_from(pool, turned(&self.spec, &phase.spec, weight, phase.taps), None);
         }
         Ok(())
+    }
+
+    /// Bytes of the packed weights.
+    #[must_use]
+    pub fn packed_bytes(&self) -> usize {
+        self.phases.iter().map(|phase| phase.conv.packed_bytes()).sum()
     }
 
     /// Lines of scratch memory for `images` images and `threads` workers.
@@ -253,6 +257,20 @@ impl DataGrad {
     }
 }
 
+/// The convolution on an input with the halo that it needs: its gradient needs none.
+fn with_halo(spec: &ConvSpec) -> ConvSpec {
+    let (input, [top, left]) = (spec.input, spec.padding);
+    let after = |axis: usize, size: usize, before: usize| {
+        let out = [spec.output.h, spec.output.w][axis].saturating_sub(1);
+        let last = out.saturating_mul(spec.stride[axis]);
+        let reach = spec.kernel[axis].saturating_sub(1).saturating_mul(spec.dilation[axis]);
+        last.saturating_add(reach).saturating_add(1).saturating_sub(size.saturating_add(before))
+    };
+    let (bottom, right) = (after(0, input.h, top), after(1, input.w, left));
+    let halo = input.halo.union(Halo { top, left, bottom, right });
+    ConvSpec { input: input.with_halo(halo), ..spec.clone() }
+}
+
 /// The phases of both axes.
 fn phases(spec: &ConvSpec) -> impl Iterator<Item = [Axis; 2]> {
     let [sy, sx] = spec.stride;
@@ -297,21 +315,15 @@ fn moved(map: &Map, by: [isize; 2]) -> Option<Map> {
 }
 
 /// The weight of a phase: inputs and outputs change places in each group, and taps come in the reverse order.
-fn turned(spec: &ConvSpec, weight: &[f32], [ty, tx]: [Taps; 2]) -> Vec<f32> {
-    let (inputs, outputs) = (spec.group_inputs(), spec.group_outputs());
+fn turned<'a>(spec: &ConvSpec, phase: &ConvSpec, weight: &'a [f32], [y, x]: [Taps; 2]) -> Weights<'a> {
     let [rows, columns] = spec.kernel;
-    let mut turned = Vec::with_capacity(spec.input.c * outputs * ty.count * tx.count);
-    for group in 0..spec.groups {
-        for i in 0..inputs {
-            for o in 0..outputs {
-                let filter =
-                    &weight[((group * outputs + o) * inputs + i) * rows * columns..][..rows * columns];
-                for y in (0..ty.count).rev() {
-                    let row = &filter[(ty.first + y * ty.step) * columns..][..columns];
-                    turned.extend((0..tx.count).rev().map(|x| row[tx.first + x * tx.step]));
-                }
-            }
-        }
-    }
-    turned
+    let last = |taps: Taps| taps.first + (taps.count - 1) * taps.step;
+    let strides = Strides {
+        group: spec.group_outputs() * spec.group_inputs() * rows * columns,
+        output: rows * columns,
+        input: spec.group_inputs() * rows * columns,
+        row: -((y.step * columns) as isize),
+        column: -(x.step as isize),
+    };
+    Weights::new(phase, weight, last(y) * columns + last(x), strides)
 }

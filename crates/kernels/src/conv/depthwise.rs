@@ -15,8 +15,8 @@
 //! 2. A row's last few outputs overlap those before them instead of being computed one by one.
 //! 3. Weights are packed by [`PANEL`] channels, a cache line: `[panel][row][column][PANEL]`.
 
-use super::ConvSpec;
-use super::{CONV, ConvIo};
+use super::weights::Weights;
+use super::{CONV, ConvIo, ConvSpec};
 use crate::pointwise::{activate, load, store};
 use crate::simd::{Kernel, Simd};
 use crate::work::{In, Means, Out, Segment, Share, Work, check_length};
@@ -44,40 +44,45 @@ impl Depthwise {
         spec.group_inputs() == 1
     }
 
-    /// Packs `weight`, `[outputs, 1, rows, columns]`, rounded to `dtype`.
-    ///
-    /// # Errors
-    ///
-    /// The specification contradicts itself or is not depthwise, or a length does not fit.
+    /// Packs the weights of a convolution that was checked and is depthwise, rounded to `dtype`, with its bias.
     pub(crate) fn new(
         spec: &ConvSpec,
-        weight: &[f32],
+        weights: Weights<'_>,
         bias: Option<&[f32]>,
         dtype: DType,
         isa: Isa,
-    ) -> Result<Self, KernelError> {
-        spec.check()?;
-        spec.check_weights(weight, bias)?;
-        if !Self::supports(spec) {
-            return Err(KernelError::spec(CONV, format!("{} inputs per group", spec.group_inputs())));
-        }
-        let (c, taps) = (spec.output.c, spec.kernel[0] * spec.kernel[1]);
-        let round = |x: f32| match dtype {
-            DType::F32 => x,
-            DType::Bf16 => crate::Bf16::from_f32(x).to_f32(),
-        };
-        let panels = c.div_ceil(PANEL);
-        let mut packed = vec![0.0; panels * taps * PANEL];
+    ) -> Self {
+        let panels = spec.output.c.div_ceil(PANEL);
+        let weight = vec![0.0; panels * spec.kernel[0] * spec.kernel[1] * PANEL];
+        let mut this = Self { spec: spec.clone(), dtype, isa, weight, bias: vec![0.0; panels * PANEL] };
+        this.repack(weights, bias);
+        this
+    }
+
+    pub(crate) fn spec(&self) -> &ConvSpec {
+        &self.spec
+    }
+
+    /// Packs other weights and another bias; they are few.
+    pub(crate) fn repack(&mut self, weights: Weights<'_>, bias: Option<&[f32]>) {
+        let [rows, columns] = self.spec.kernel;
+        let (c, outputs) = (self.spec.output.c, self.spec.group_outputs());
         for k in 0..c {
-            for tap in 0..taps {
-                packed[(k / PANEL * taps + tap) * PANEL + k % PANEL] = round(weight[k * taps + tap]);
+            let panel = &mut self.weight[k / PANEL * rows * columns * PANEL..];
+            for (tap, to) in panel.chunks_exact_mut(PANEL).take(rows * columns).enumerate() {
+                let from = weights.at([k / outputs, k % outputs, 0], [tap / columns, tap % columns]);
+                // SAFETY: it is one of the convolution's weights.
+                let weight = unsafe { *from };
+                to[k % PANEL] = match self.dtype {
+                    DType::F32 => weight,
+                    DType::Bf16 => crate::Bf16::from_f32(weight).to_f32(),
+                };
             }
         }
-        let mut padded = vec![0.0; panels * PANEL];
-        if let Some(bias) = bias {
-            padded[..c].copy_from_slice(bias);
+        match bias {
+            Some(bias) => self.bias[..c].copy_from_slice(&bias[..c]),
+            None => self.bias.fill(0.0),
         }
-        Ok(Self { spec: spec.clone(), dtype, isa, weight: packed, bias: padded })
     }
 
     /// Bytes of the packed weights.

@@ -4,6 +4,7 @@
 use super::amx::Amx;
 use super::depthwise::Depthwise;
 use super::direct::Direct;
+use super::weights::Weights;
 use super::winograd::{Tile, Winograd};
 use super::{CONV, ConvIo, ConvSpec, cost};
 use crate::{Bf16, DType, Element, Isa, KernelError, Level, Part, Pool};
@@ -105,21 +106,59 @@ impl Conv {
     ) -> Result<Self, KernelError> {
         spec.check()?;
         spec.check_weights(weight, bias)?;
+        Self::of(spec, Weights::plain(spec, weight), bias, dtype, isa, method)
+    }
+
+    /// The same for weights wherever they are; lengths were checked.
+    pub(crate) fn of(
+        spec: &ConvSpec,
+        weights: Weights<'_>,
+        bias: Option<&[f32]>,
+        dtype: DType,
+        isa: Isa,
+        method: Method,
+    ) -> Result<Self, KernelError> {
+        spec.check()?;
         let cannot =
             || KernelError::spec(CONV, format!("{method} cannot compute this in {} on {isa}", dtype.name()));
         if !method.can(spec, dtype, isa) {
             return Err(cannot());
         }
         let packed = match method {
-            Method::Direct => Packed::Direct(Box::new(Direct::new(spec, weight, bias, dtype, isa)?)),
-            Method::Winograd(tile) => Packed::Winograd(Winograd::with_tile(spec, tile, weight, bias, isa)?),
-            Method::Depthwise => Packed::Depthwise(Depthwise::new(spec, weight, bias, dtype, isa)?),
+            Method::Direct => Packed::Direct(Box::new(Direct::new(spec, weights, bias, dtype, isa))),
+            Method::Winograd(tile) => Packed::Winograd(Winograd::of(spec, tile, weights, bias, isa)),
+            Method::Depthwise => Packed::Depthwise(Depthwise::new(spec, weights, bias, dtype, isa)),
             #[cfg(target_arch = "x86_64")]
-            Method::Amx => Packed::Amx(Amx::new(spec, weight, bias, isa)?),
+            Method::Amx => Packed::Amx(Amx::of(spec, weights, bias, isa)),
             #[cfg(not(target_arch = "x86_64"))]
             Method::Amx => return Err(cannot()),
         };
         Ok(Self { dtype, isa, packed })
+    }
+
+    /// Packs other weights and another bias in the place of those that it was built with, without allocating; the
+    /// result is that of [`new`](Self::new). Training does so in every step.
+    ///
+    /// # Errors
+    ///
+    /// A length does not fit.
+    pub fn repack(&mut self, pool: &Pool, weight: &[f32], bias: Option<&[f32]>) -> Result<(), KernelError> {
+        let spec = each!(&self.packed, conv => conv.spec());
+        spec.check_weights(weight, bias)?;
+        let weights = Weights::plain(spec, weight);
+        self.repack_from(pool, weights, bias);
+        Ok(())
+    }
+
+    /// The same for weights wherever they are, of the same convolution.
+    pub(crate) fn repack_from(&mut self, pool: &Pool, weights: Weights<'_>, bias: Option<&[f32]>) {
+        match &mut self.packed {
+            Packed::Direct(direct) => direct.repack(pool, weights, bias),
+            Packed::Winograd(winograd) => winograd.repack(pool, weights, bias),
+            Packed::Depthwise(depthwise) => depthwise.repack(weights, bias),
+            #[cfg(target_arch = "x86_64")]
+            Packed::Amx(amx) => amx.repack(pool, weights, bias),
+        }
     }
 
     /// The methods that can compute `spec` in `dtype` on `isa`; none if it contradicts itself.

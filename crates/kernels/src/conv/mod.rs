@@ -9,6 +9,7 @@ mod direct;
 mod method;
 mod taken;
 pub(crate) mod weight_grad;
+pub(crate) mod weights;
 pub(crate) mod winograd;
 
 pub use method::{Conv, Method};

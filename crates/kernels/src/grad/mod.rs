@@ -75,7 +75,12 @@ pub enum Write {
 ///
 /// There are as many numbers, and the processor has the level of `S`.
 #[inline(always)]
-unsafe fn put<S: Simd, T: Element, const FULL: bool>(to: *mut T, value: S::V, count: usize, write: Write) {
+pub(crate) unsafe fn put<S: Simd, T: Element, const FULL: bool>(
+    to: *mut T,
+    value: S::V,
+    count: usize,
+    write: Write,
+) {
     // SAFETY: the same contract.
     unsafe {
         let value = match write {

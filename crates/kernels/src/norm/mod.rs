@@ -11,13 +11,16 @@
 //!
 //! Sums over pixels are taken in `f32` for some hundred pixels at a time, and of these in `f64`.
 
+mod apply;
 mod grad;
+mod gradients;
 mod stats;
 
-pub use grad::{NormGrad, NormGradIo, NormSource};
+pub use apply::{NormApply, NormApplyIo, scale_shift};
+pub use grad::{FixedNormGrad, FixedNormGradIo, NormGrad, NormGradIo, NormSource};
 pub use stats::NormStats;
 
-pub(crate) use grad::{GradMoments, InputGrad};
+pub(crate) use gradients::{GradMoments, InputGrad};
 pub(crate) use stats::Moments;
 
 use crate::work::{Out, Share};

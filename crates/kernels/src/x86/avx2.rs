@@ -185,6 +185,16 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn stream(to: *mut f32, value: Self::V) {
+        debug_assert!(to.addr().is_multiple_of(32));
+        unsafe { _mm256_stream_ps(to, value) }
+    }
+    #[inline(always)]
+    unsafe fn fence() {
+        unsafe { _mm_sfence() }
+    }
+
+    #[inline(always)]
     unsafe fn prefetch(at: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }

@@ -1,4 +1,5 @@
 //! Random convolutions and their definition, for the tests of gradients.
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use cardinal_kernels::{Activation, ConvSpec, Element, Halo, Map};
 use proptest::prelude::*;

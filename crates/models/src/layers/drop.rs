@@ -1,6 +1,8 @@
 //! Regularisers that are active in training only: the device is an autodiff device and the layer is not frozen.
+//!
+//! Elsewhere they are the identity, but leave a mark in a captured graph (`ops::mark_drop`) unless they are frozen.
 
-use crate::ops;
+use crate::ops::{self, Drop};
 use burn::module::{Flag, Module, Param};
 use burn::tensor::{Device, Distribution, Tensor};
 
@@ -20,7 +22,7 @@ impl Dropout {
     /// Any shape; the output has the input's.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         if !active(self.rate, &self.training, &x.device()) {
-            return x;
+            return mark(x, Drop::Elements, self.rate, &self.training);
         }
         let keep = 1.0 - self.rate;
         let mask = Tensor::random(x.dims(), Distribution::Bernoulli(keep), &x.device());
@@ -44,7 +46,7 @@ impl StochasticDepth {
     /// `[n, c, h, w]`; the output has the input's shape.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         if !active(self.rate, &self.training, &x.device()) {
-            return x;
+            return mark(x, Drop::Samples, self.rate, &self.training);
         }
         let keep = 1.0 - self.rate;
         let mask = Tensor::random([x.dims()[0], 1, 1, 1], Distribution::Bernoulli(keep), &x.device());
@@ -75,7 +77,7 @@ impl DropBlock {
     /// `[n, c, h, w]`; the output has the input's shape.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         if !active(self.rate, &self.training, &x.device()) {
-            return x;
+            return mark(x, Drop::Squares(self.block), self.rate, &self.training);
         }
         let [_, c, h, w] = x.dims();
         let block = self.block.min(h).min(w);
@@ -91,6 +93,16 @@ fn seed_rate(rate: f64, block: usize, [h, w]: [usize; 2]) -> f64 {
 
 fn active(rate: f64, training: &Param<Flag>, device: &Device) -> bool {
     rate > 0.0 && training.is_enabled() && device.is_autodiff()
+}
+
+/// `x`, marked in a captured graph. DropBlock's rate is the schedule's, so a rate of 0 does not mean that it is absent.
+fn mark<const D: usize>(x: Tensor<D>, what: Drop, rate: f64, training: &Param<Flag>) -> Tensor<D> {
+    let present = rate > 0.0 || matches!(what, Drop::Squares(_));
+    if present && training.is_enabled() && !x.device().is_autodiff() {
+        ops::mark_drop(x, what, rate)
+    } else {
+        x
+    }
 }
 
 #[cfg(test)]

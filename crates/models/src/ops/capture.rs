@@ -1,7 +1,7 @@
 //! On the capture device every operator is one named node: its inputs, its output shapes and its scalars in the order
 //! of the function's arguments.
 
-use super::{Capture, PaperOps};
+use super::{Capture, Drop, PaperOps};
 use burn::backend::ir::{CustomOpIr, OperationIr, ScalarIr, TensorIr};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Shape, TensorMetadata};
@@ -104,6 +104,16 @@ impl PaperOps for Capture {
     fn space_to_depth(x: FloatTensor<Self>, block: usize) -> FloatTensor<Self> {
         let [n, c, h, w] = x.shape().dims();
         single("space_to_depth", vec![x], [n, c * block * block, h / block, w / block], vec![int(block)])
+    }
+
+    fn mark_drop(x: FloatTensor<Self>, what: Drop, rate: f64) -> FloatTensor<Self> {
+        let shape = x.shape();
+        let (name, side) = match what {
+            Drop::Elements => ("drop_elements", None),
+            Drop::Samples => ("drop_samples", None),
+            Drop::Squares(side) => ("drop_squares", Some(int(side))),
+        };
+        single(name, vec![x], shape, [float(rate)].into_iter().chain(side).collect())
     }
 
     fn drop_block(

@@ -7,6 +7,9 @@
 //! The functions of this module are what networks call.
 
 mod capture;
+mod drop;
+
+pub use drop::{Drop, drop_block, mark_drop};
 
 #[cfg(feature = "gpu")]
 use burn::backend::Cube;
@@ -126,6 +129,12 @@ pub trait PaperOps: Backend {
         let x = Self::float_reshape(x, Shape::new([n, c, h, block, w, block]));
         let x = Self::float_permute(x, &[0, 3, 5, 1, 2, 4]);
         Self::float_reshape(x, Shape::new([n, c * block * block, h, w]))
+    }
+
+    /// See [`mark_drop`].
+    fn mark_drop(x: FloatTensor<Self>, what: Drop, rate: f64) -> FloatTensor<Self> {
+        let _ = (what, rate);
+        x
     }
 
     /// See [`drop_block`].
@@ -299,17 +308,4 @@ pub fn blur_pool(x: Tensor<4>) -> Tensor<4> {
 ///   offset `(dy, dx)`
 pub fn space_to_depth(x: Tensor<4>, block: usize) -> Tensor<4> {
     Tensor::from_dispatch(<Dispatch as PaperOps>::space_to_depth(x.into_dispatch(), block))
-}
-
-/// DropBlock (ResNeSt section 5.2): zeroes `block` x `block` squares around the places where `noise` is below
-/// `gamma`, and scales the rest so that the mean is kept.
-///
-/// # Shapes
-///
-/// - `x`: `[n, c, h, w]`
-/// - `noise`: uniform in [0, 1), `[n | 1, c | 1, h, w]`: a size of 1 shares the mask over that dimension
-/// - output: `[n, c, h, w]`
-pub fn drop_block(x: Tensor<4>, noise: Tensor<4>, gamma: f64, block: usize) -> Tensor<4> {
-    let (x, noise) = (x.into_dispatch(), noise.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as PaperOps>::drop_block(x, noise, gamma, block))
 }

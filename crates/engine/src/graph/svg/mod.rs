@@ -77,7 +77,7 @@ impl Kind {
                 Self::Pool
             }
             Op::SplitAttention { .. } | Op::Gate { .. } => Self::Attention,
-            Op::Unary(_) | Op::Binary(_) | Op::Softmax => Self::Elementwise,
+            Op::Unary(_) | Op::Binary(_) | Op::Softmax | Op::Drop { .. } => Self::Elementwise,
             Op::Reshape { .. }
             | Op::Permute { .. }
             | Op::Concat

@@ -1,7 +1,7 @@
 //! An operator's attributes as text. `parse.rs` reads what this writes.
 
 use crate::Activation;
-use crate::graph::{Conv2d, Op, Padding, Unary, Window};
+use crate::graph::{Conv2d, Drop, Op, Padding, Unary, Window};
 use std::fmt::Display;
 
 /// The attributes that differ from their usual value, `("stride", "2")`; the second is empty for a flag.
@@ -53,6 +53,14 @@ pub(in crate::graph) fn attributes(op: &Op) -> Vec<(&'static str, String)> {
             list.activation(*activation);
         }
         Op::SpaceToDepth { block } => list.always("block", block),
+        Op::Drop { what, rate } => {
+            match what {
+                Drop::Elements => {}
+                Drop::Images => list.flag("images", true),
+                Drop::Squares { side } => list.always("squares", side),
+            }
+            list.always("rate", rate);
+        }
         Op::Binary(_) | Op::GlobalAvgPool | Op::Softmax | Op::Concat | Op::BlurPool => {}
     }
     list.0

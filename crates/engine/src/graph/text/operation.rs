@@ -2,7 +2,7 @@
 
 use super::cursor::{Cursor, Result};
 use crate::Activation;
-use crate::graph::{Binary, Conv2d, Op, Padding, Unary, ValueId, Window};
+use crate::graph::{Binary, Conv2d, Drop, Op, Padding, Unary, ValueId, Window};
 
 /// More than any operator has, so that a hostile line takes no long time.
 const MAX_ATTRIBUTES: usize = 16;
@@ -197,6 +197,15 @@ pub(super) fn operation(name: &str, arguments: &[Argument], attributes: &mut Att
         "gate" => Op::Gate { hard: a.flag("hard")?, residual, activation: a.activation()? },
         "blur_pool" => Op::BlurPool,
         "space_to_depth" => Op::SpaceToDepth { block: a.needed("block")? },
+        "drop" => Op::Drop {
+            what: match (a.flag("images")?, a.size("squares")?) {
+                (false, None) => Drop::Elements,
+                (true, None) => Drop::Images,
+                (false, Some(side)) => Drop::Squares { side },
+                (true, Some(_)) => return Err("drop takes either `images` or `squares`".into()),
+            },
+            rate: a.float("rate", None)?,
+        },
         _ => Op::Unary(unary(name, a)?),
     };
     // An operator that does not exist is the better message of the two.

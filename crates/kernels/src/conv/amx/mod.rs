@@ -28,9 +28,11 @@ mod walk;
 
 use self::plan::Plan;
 use self::share::{BUFFERS, Job, Share};
-use self::steps::{PANEL, Panel, Steps, TILE_LINES};
+use self::steps::{PANEL, Panel, Place, Steps, TILE_LINES};
 use self::walk::{Copied, Walk};
+use super::weights::Weights;
 use crate::error::at_least;
+use crate::work::Out;
 use crate::x86::amx::{Hardware, Tiles};
 use crate::{Bf16, ConvIo, ConvSpec, Isa, KernelError, Level, Line, Part, Pool, share as share_of};
 use std::ops::Range;
@@ -42,6 +44,8 @@ const AMX: &str = "convolution on tiles";
 pub struct Amx {
     spec: ConvSpec,
     steps: Steps,
+    /// What each number of each step is.
+    places: Vec<Option<Place>>,
     panels: Vec<Panel>,
     weight: Vec<Line>,
     /// 32 numbers for each panel.
@@ -68,16 +72,53 @@ impl Amx {
         if let Some(bias) = bias {
             at_least(AMX, "bias", bias.len(), spec.output.c)?;
         }
+        Ok(Self::of(spec, Weights::plain(spec, weight), bias, isa))
+    }
+
+    /// The same for a convolution that was checked, with its bias.
+    pub(crate) fn of(spec: &ConvSpec, weights: Weights<'_>, bias: Option<&[f32]>, isa: Isa) -> Self {
         let steps = Steps::new(spec);
         let panels = steps::panels(spec, &steps);
-        let mut padded = vec![0.0; panels.len() * PANEL];
-        for (panel, to) in panels.iter().zip(padded.chunks_exact_mut(PANEL)) {
-            if let Some(bias) = bias {
-                to[..panel.outputs].copy_from_slice(&bias[panel.first..][..panel.outputs]);
+        let places = steps.places();
+        let lines = panels.iter().map(|panel| steps.len() * panel.tiles() * TILE_LINES).sum();
+        let padded = vec![0.0; panels.len() * PANEL];
+        let weight = crate::zeroed(lines);
+        let mut this = Self { spec: spec.clone(), steps, places, panels, weight, bias: padded, isa };
+        let packed = Out::new(&mut this.weight);
+        this.panels.iter().for_each(|panel| this.pack_panel(panel, weights, packed));
+        this.set_bias(bias);
+        this
+    }
+
+    pub(crate) fn spec(&self) -> &ConvSpec {
+        &self.spec
+    }
+
+    /// Packs other weights and another bias.
+    pub(crate) fn repack(&mut self, pool: &Pool, weights: Weights<'_>, bias: Option<&[f32]>) {
+        let packed = Out::new(&mut self.weight);
+        let this = &*self;
+        pool.for_each(this.panels.len(), |panel| this.pack_panel(&this.panels[panel], weights, packed));
+        self.set_bias(bias);
+    }
+
+    /// Packs one panel; `packed` is the memory of all.
+    fn pack_panel(&self, panel: &Panel, weights: Weights<'_>, packed: Out<Line>) {
+        let (spec, steps, places) = (&self.spec, &self.steps, &self.places[..]);
+        // SAFETY: the memory was made for these panels, which lie apart.
+        unsafe {
+            let to = packed.at(panel.line).cast();
+            self.isa.call(steps::Pack { spec, steps, places, panel, weights, to });
+        }
+    }
+
+    fn set_bias(&mut self, bias: Option<&[f32]>) {
+        for (panel, to) in self.panels.iter().zip(self.bias.chunks_exact_mut(PANEL)) {
+            match bias {
+                Some(bias) => to[..panel.outputs].copy_from_slice(&bias[panel.first..][..panel.outputs]),
+                None => to.fill(0.0),
             }
         }
-        let weight = steps::pack(spec, &steps, &panels, weight);
-        Ok(Self { spec: spec.clone(), steps, panels, weight, bias: padded, isa })
     }
 
     /// Whether tiles can compute this: any convolution that holds together.

@@ -8,7 +8,9 @@
 //! Groups narrower than a step may share a block: its inputs and outputs are those of all of them, and the weights
 //! from one group to another are zero. So a NaN may reach the other groups' outputs, at pixels whose windows hold it.
 
-use crate::{Bf16, ConvSpec, Line, as_bf16_mut};
+use crate::conv::weights::Weights;
+use crate::simd::{Kernel, Simd};
+use crate::{Bf16, ConvSpec};
 
 /// Products of one step: the bf16 numbers of a tile's row.
 pub(super) const STEP: usize = 32;
@@ -118,7 +120,7 @@ impl Steps {
     }
 
     /// What each step multiplies, 32 entries for each; none where it is padding.
-    fn places(&self) -> Vec<Option<Place>> {
+    pub(super) fn places(&self) -> Vec<Option<Place>> {
         let mut places = vec![None; self.len() * STEP];
         let gathered = self.pieces.iter();
         let gathered = gathered
@@ -169,35 +171,49 @@ pub(super) fn panels(spec: &ConvSpec, steps: &Steps) -> Vec<Panel> {
     panels
 }
 
-/// Packs `weight` (`[outputs, inputs / groups, rows, columns]`) as `[panel][step][tile][pair][output][2]`.
-pub(super) fn pack(spec: &ConvSpec, steps: &Steps, panels: &[Panel], weight: &[f32]) -> Vec<Line> {
-    let lines: usize = panels.iter().map(|panel| steps.len() * panel.tiles() * TILE_LINES).sum();
-    let mut packed = crate::zeroed(lines);
-    let (inputs, outputs) = (spec.group_inputs(), spec.group_outputs());
-    let [rows, columns] = spec.kernel;
-    // The group among the block's, and the element among an output's weights.
-    let from = |place: Place| {
-        let [y, x] = place.tap;
-        (place.channel / inputs, (place.channel % inputs * rows + y) * columns + x)
-    };
-    let places: Vec<_> = steps.places().into_iter().map(|place| place.map(from)).collect();
-    for panel in panels {
-        let tiles = as_bf16_mut(&mut packed[panel.line..]).chunks_exact_mut(TILE * STEP);
-        let wanted = (0..steps.len()).flat_map(|step| (0..panel.tiles()).map(move |tile| (step, tile)));
-        for (to, (step, tile)) in tiles.zip(wanted) {
-            for n in 0..TILE.min(panel.outputs - tile * TILE) {
-                let output = panel.first + tile * TILE + n;
-                let group = output / outputs % steps.groups;
-                let weight = &weight[output * inputs * rows * columns..][..inputs * rows * columns];
-                for (k, place) in places[step * STEP..][..STEP].iter().enumerate() {
-                    if let Some((of, element)) = *place
-                        && of == group
-                    {
-                        to[(k / 2 * TILE + n) * 2 + k % 2] = Bf16::from_f32(weight[element]);
+/// Packs the weights of one panel as `[step][tile][pair][output][2]`; where there is none, the memory is zero already.
+pub(super) struct Pack<'a> {
+    pub(super) spec: &'a ConvSpec,
+    pub(super) steps: &'a Steps,
+    /// What each number of each step is.
+    pub(super) places: &'a [Option<Place>],
+    pub(super) panel: &'a Panel,
+    pub(super) weights: Weights<'a>,
+    pub(super) to: *mut Bf16,
+}
+
+impl Kernel for Pack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Self { spec, steps, panel, weights, .. } = self;
+        let (inputs, outputs) = (spec.group_inputs(), spec.group_outputs());
+        let per_output = weights.strides().output;
+        let mut to = self.to;
+        for places in self.places.chunks_exact(STEP) {
+            for tile in 0..panel.tiles() {
+                let tile_first = panel.first + tile * TILE;
+                let tile_end = (tile_first + TILE).min(panel.first + panel.outputs);
+                for (k, place) in places.iter().enumerate() {
+                    let Some(Place { tap, channel }) = *place else { continue };
+                    let group = panel.block * steps.groups + channel / inputs;
+                    let first = (group * outputs).max(tile_first);
+                    let end = ((group + 1) * outputs).min(tile_end);
+                    if first >= end {
+                        continue;
+                    }
+                    let mut from = weights.at([group, first - group * outputs, channel % inputs], tap);
+                    let at = (k / 2 * TILE + first - tile_first) * 2 + k % 2;
+                    for n in 0..end - first {
+                        // SAFETY: the outputs are the group's, and the tile has room for 16 of them.
+                        unsafe { *to.add(at + 2 * n) = Bf16::from_f32(*from) };
+                        from = from.wrapping_add(per_output);
                     }
                 }
+                // SAFETY: the panel's memory holds every tile of every step.
+                to = unsafe { to.add(TILE * STEP) };
             }
         }
     }
-    packed
 }

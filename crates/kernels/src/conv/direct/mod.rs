@@ -10,10 +10,13 @@ mod tile;
 mod work;
 
 use super::taken::Taken;
+use super::weights::{FAR, Weights};
 use super::{CONV, ConvIo, ConvSpec};
 use crate::error::at_least;
-use crate::{DType, Element, Isa, KernelError, Line, Part, Pool, share};
-use plan::Plan;
+use crate::work::Out;
+use crate::{Bf16, DType, Element, Isa, KernelError, Line, Part, Pool, share};
+use pack::{Pack, Piece};
+use plan::{Panel, Plan};
 use work::{Call, Work};
 
 /// A convolution with packed weights.
@@ -23,6 +26,7 @@ pub(crate) struct Direct {
     dtype: DType,
     isa: Isa,
     plan: Plan,
+    pieces: Vec<Piece>,
     weights: Vec<Line>,
     /// One for each channel of each panel, padded like the panels.
     bias: Vec<f32>,
@@ -50,27 +54,69 @@ struct Scratch {
 }
 
 impl Direct {
-    /// Packs `weight`, `[outputs, inputs / groups, rows, columns]`.
+    /// Packs the weights of a convolution that was checked, with its bias.
     pub(crate) fn new(
         spec: &ConvSpec,
-        weight: &[f32],
+        weights: Weights<'_>,
         bias: Option<&[f32]>,
         dtype: DType,
         isa: Isa,
-    ) -> Result<Self, KernelError> {
-        spec.check()?;
-        spec.check_weights(weight, bias)?;
+    ) -> Self {
         let plan = Plan::new(spec, dtype, isa);
-        let weights = pack::pack(spec, &plan, weight, dtype);
-        let width = plan.tile.width();
-        let mut padded = vec![0.0; plan.panels.len() * width];
-        if let Some(bias) = bias {
-            for (panel, padded) in plan.panels.iter().zip(padded.chunks_exact_mut(width)) {
-                padded[..panel.width].copy_from_slice(&bias[panel.channel..][..panel.width]);
+        let packed = crate::zeroed(Line::count(plan.weights * dtype.bytes()));
+        let padded = vec![0.0; plan.panels.len() * plan.tile.width()];
+        let block = block(spec, dtype, plan.tile.rows);
+        let pieces = pack::pieces(spec, &plan);
+        let mut this =
+            Self { spec: spec.clone(), dtype, isa, plan, pieces, weights: packed, bias: padded, block };
+        let packed = Out::new(&mut this.weights);
+        this.plan.panels.iter().for_each(|panel| this.pack(panel, weights, packed));
+        this.set_bias(bias);
+        this
+    }
+
+    pub(crate) fn spec(&self) -> &ConvSpec {
+        &self.spec
+    }
+
+    /// Packs other weights and another bias.
+    pub(crate) fn repack(&mut self, pool: &Pool, weights: Weights<'_>, bias: Option<&[f32]>) {
+        let packed = Out::new(&mut self.weights);
+        let this = &*self;
+        pool.for_each(this.plan.panels.len(), |panel| this.pack(&this.plan.panels[panel], weights, packed));
+        self.set_bias(bias);
+    }
+
+    /// Packs one panel; `packed` is the memory of all.
+    fn pack(&self, panel: &Panel, weights: Weights<'_>, packed: Out<Line>) {
+        let (spec, plan, pieces) = (&self.spec, &self.plan, &self.pieces[..]);
+        let far = size_of_val(&self.weights[..]) >= FAR;
+        // SAFETY: the memory was made for the plan; zeros are numbers of either format, and panels lie apart.
+        unsafe {
+            let packed = packed.at(0);
+            match self.dtype {
+                DType::F32 => {
+                    let packed = packed.cast::<f32>();
+                    self.isa.call(Pack { spec, plan, pieces, panel, weights, packed, far });
+                }
+                DType::Bf16 => {
+                    let packed = packed.cast::<Bf16>();
+                    self.isa.call(Pack { spec, plan, pieces, panel, weights, packed, far });
+                }
             }
         }
-        let block = block(spec, dtype, plan.tile.rows);
-        Ok(Self { spec: spec.clone(), dtype, isa, plan, weights, bias: padded, block })
+    }
+
+    fn set_bias(&mut self, bias: Option<&[f32]>) {
+        for (panel, padded) in self.plan.panels.iter().zip(self.bias.chunks_exact_mut(self.plan.tile.width()))
+        {
+            match bias {
+                Some(bias) => {
+                    padded[..panel.width].copy_from_slice(&bias[panel.channel..][..panel.width]);
+                }
+                None => padded.fill(0.0),
+            }
+        }
     }
 
     /// Products of a pixel in vectors, padding included, and elements of the packed weights.

@@ -22,9 +22,12 @@ mod product;
 mod transform;
 
 use super::taken::Taken;
+use super::weights::{FAR, Weights};
 use super::{ConvIo, ConvSpec};
 use crate::error::at_least;
+use crate::work::Out;
 use crate::{Isa, KernelError, Line, Part, Pool, as_f32, as_f32_mut, share};
+use pack::Pack;
 use product::{Ask, Products, Shape};
 use std::ops::Range;
 use transform::{Input, Layout, Output, Sums};
@@ -184,18 +187,74 @@ impl Winograd {
         if let Some(bias) = bias {
             at_least(NAME, "bias", bias.len(), spec.output.c)?;
         }
+        Ok(Self::of(spec, tile, Weights::plain(spec, weight), bias, isa))
+    }
+
+    /// The same for a convolution that was checked, with its bias.
+    pub(crate) fn of(
+        spec: &ConvSpec,
+        tile: Tile,
+        weights: Weights<'_>,
+        bias: Option<&[f32]>,
+        isa: Isa,
+    ) -> Self {
         // SAFETY: this kernel promises nothing.
         let shape = unsafe { isa.call(Ask) };
         let blocking = Blocking::new(spec, shape);
-        let weight = pack::pack(spec, tile, shape, weight);
-        let (outputs, width) = (spec.group_outputs(), panels(spec, shape) * shape.outputs);
-        let mut padded = vec![0.0; spec.groups * width];
-        if let Some(bias) = bias {
-            for (padded, bias) in padded.chunks_mut(width).zip(bias.chunks(outputs)) {
-                padded[..outputs].copy_from_slice(bias);
+        let width = panels(spec, shape) * shape.outputs;
+        let numbers = spec.groups * width * tile.points() * spec.group_inputs();
+        let weight = crate::zeroed(Line::count(numbers * size_of::<f32>()));
+        let padded = vec![0.0; spec.groups * width];
+        let mut this = Self { spec: spec.clone(), tile, isa, shape, weight, bias: padded, blocking };
+        let packed = Out::new(as_f32_mut(&mut this.weight));
+        (0..spec.groups * this.panels()).for_each(|panel| this.pack(panel, weights, packed));
+        this.set_bias(bias);
+        this
+    }
+
+    pub(crate) fn spec(&self) -> &ConvSpec {
+        &self.spec
+    }
+
+    /// Transforms other weights, with another bias.
+    pub(crate) fn repack(&mut self, pool: &Pool, weights: Weights<'_>, bias: Option<&[f32]>) {
+        let packed = Out::new(as_f32_mut(&mut self.weight));
+        let this = &*self;
+        pool.for_each(this.spec.groups * this.panels(), |panel| this.pack(panel, weights, packed));
+        self.set_bias(bias);
+    }
+
+    /// Transforms the weights of one panel, counted through the groups; `packed` is the memory of all.
+    fn pack(&self, panel: usize, weights: Weights<'_>, packed: Out<f32>) {
+        let Shape { outputs: width, .. } = self.shape;
+        let (inputs, outputs) = (self.spec.group_inputs(), self.spec.group_outputs());
+        let (group, first) = (panel / self.panels(), panel % self.panels() * width);
+        let count = (outputs - first).min(width);
+        let far = size_of_val(&self.weight[..]) >= FAR;
+        // SAFETY: the memory holds every panel, and panels lie apart; the outputs are among the group's.
+        unsafe {
+            let to = packed.at(panel * self.tile.points() * inputs * width);
+            match self.tile {
+                Tile::Two => {
+                    self.isa.call(Pack::<2> { weights, group, first, count, inputs, width, to, far })
+                }
+                Tile::Four => {
+                    self.isa.call(Pack::<4> { weights, group, first, count, inputs, width, to, far })
+                }
             }
         }
-        Ok(Self { spec: spec.clone(), tile, isa, shape, weight, bias: padded, blocking })
+    }
+
+    fn set_bias(&mut self, bias: Option<&[f32]>) {
+        let (outputs, width) = (self.spec.group_outputs(), self.panels() * self.shape.outputs);
+        match bias {
+            Some(bias) => {
+                for (padded, bias) in self.bias.chunks_mut(width).zip(bias.chunks(outputs)) {
+                    padded[..bias.len()].copy_from_slice(bias);
+                }
+            }
+            None => self.bias.fill(0.0),
+        }
     }
 
     /// Bytes of the transformed weights.
