@@ -293,7 +293,7 @@ impl Builder<'_> {
             }
             Op::BlurPool => self.gradient(x, Gradient::BlurPool, vec![dy]),
             Op::SpaceToDepth { block } => {
-                self.gradient(x, Gradient::SpaceToDepth { block: *block }, vec![dy])
+                self.gradient(x, Gradient::SpaceToDepth { block: *block }, vec![dy]);
             }
             Op::Drop { .. } => unreachable!("drops are recorded as such"),
             Op::Softmax | Op::Permute { .. } | Op::Unary(_) => return refuse(node, "it has no gradient"),

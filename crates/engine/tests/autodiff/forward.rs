@@ -121,6 +121,20 @@ fn drops_keep_the_mean() {
 }
 
 #[test]
+fn layers_have_masks_of_their_own() {
+    for drop in ["rate=0.5", "images rate=0.5", "squares=1 rate=0.5"] {
+        let text = format!(
+            "input %x [1, 4, 5, 5]\n%a = drop(%x) {drop}\n%b = drop(%x) {drop}\noutput %a\noutput %b"
+        );
+        let mut network = Network::new(Graph::parse(&text).unwrap(), 40);
+        network.seed.drop_block_rate = 0.5;
+        let tape = network.tape(Recompute::None, &|_| true).unwrap();
+        let state = network.forward(&tape);
+        assert_ne!(state.value(tape.outputs[0]), state.value(tape.outputs[1]));
+    }
+}
+
+#[test]
 fn wrong_numbers_are_refused() {
     let network = Network::new(Graph::parse(NORM).unwrap(), 2);
     let tape = network.tape(Recompute::default(), &|_| true).unwrap();

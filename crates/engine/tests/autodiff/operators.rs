@@ -1,6 +1,8 @@
 //! One operator at a time, on a map of which every number depends on parameters of its own.
 
-use crate::check::{check, check_trained};
+use crate::check::{Network, check, check_trained, everything};
+use cardinal_engine::autodiff::Recompute;
+use cardinal_engine::graph::Graph;
 
 /// `body` makes `%y` of `%m`, a map of these sizes: each pixel is a function of three parameters and three numbers of each
 /// of two images, so that their gradients tell all that of the map.
@@ -120,6 +122,21 @@ fn pools() {
     on_map([6, 3, 2], "%y = radix_pool(%m) radix=3");
     on_map([2, 5, 6], "%y = blur_pool(%m)");
     on_map([3, 2, 3], "%y = blur_pool(%m)");
+}
+
+/// Of equal numbers the first one, row by row, has the whole gradient.
+#[test]
+fn the_first_maximum_counts() {
+    let text = text([1, 2, 3], "%y = max_pool(%m) kernel=2");
+    let mut network = Network::new(Graph::parse(&text).unwrap(), 1);
+    let tape = network.tape(Recompute::default(), &everything).unwrap();
+    network.parameters[tape.parameters[0].value.0].fill(0.0);
+    let gradients = network.gradients(&tape);
+    let known: Vec<_> = gradients[0].1.as_ref().unwrap().iter().map(|&x| x != 0.0).collect();
+    assert_eq!(
+        known,
+        [true, true, true, true, true, true].into_iter().chain([false; 12]).collect::<Vec<_>>()
+    );
 }
 
 #[test]

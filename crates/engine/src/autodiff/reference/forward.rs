@@ -47,8 +47,9 @@ pub(super) fn evaluate(op: &Op, inputs: &[View<'_>], shapes: &[&[usize]]) -> Vec
 fn conv2d(conv: &Conv2d, inputs: &[View<'_>], shapes: &[&[usize]]) -> Vec<Vec<f64>> {
     let (x, weight) = (inputs[0], inputs[1]);
     let mut y = vec![0.0; shapes[0].iter().product()];
-    taps::conv(conv, [x.shape, weight.shape, shapes[0]].map(map), |from, tap, to| {
-        y[to] += x.data[from] * weight.data[tap];
+    taps::conv(conv, [x.shape, weight.shape, shapes[0]].map(map), |row| {
+        let x = x.data[row.from..].iter().step_by(row.stride);
+        y[row.to].iter_mut().zip(x).for_each(|(y, x)| *y += weight.data[row.tap] * x);
     });
     let residual = conv.residual.then(|| inputs[inputs.len() - 1].data);
     for (i, [_, k, ..]) in indices(map(shapes[0])).enumerate() {

@@ -14,14 +14,16 @@ pub(super) fn evaluate(gradient: &Gradient, inputs: &[View<'_>], shapes: &[&[usi
     match gradient {
         Gradient::ConvInput(conv) => {
             let (dy, weight) = (first, inputs[1]);
-            taps::conv(conv, [shape, weight.shape, dy.shape].map(map), |from, tap, to| {
-                result[from] += weight.data[tap] * dy.data[to];
+            taps::conv(conv, [shape, weight.shape, dy.shape].map(map), |row| {
+                let dx = result[row.from..].iter_mut().step_by(row.stride);
+                dx.zip(&dy.data[row.to]).for_each(|(dx, dy)| *dx += weight.data[row.tap] * dy);
             });
         }
         Gradient::ConvWeight(conv) => {
             let (x, dy) = (first, inputs[1]);
-            taps::conv(conv, [x.shape, shape, dy.shape].map(map), |from, tap, to| {
-                result[tap] += x.data[from] * dy.data[to];
+            taps::conv(conv, [x.shape, shape, dy.shape].map(map), |row| {
+                let x = x.data[row.from..].iter().step_by(row.stride);
+                result[row.tap] += x.zip(&dy.data[row.to]).map(|(x, dy)| x * dy).sum::<f64>();
             });
         }
         Gradient::LinearInput => linear_input(first, inputs[1], &mut result),

@@ -2,6 +2,7 @@
 
 use super::{View, indices, map, place};
 use crate::graph::{Conv2d, Padding, Window};
+use std::ops::Range;
 
 /// A linear function of a map whose weights are fixed.
 #[derive(Clone, Copy)]
@@ -117,28 +118,35 @@ pub(super) fn maxima(window: &Window, x: View<'_>, shape: &[usize]) -> Vec<Optio
     indices(map(shape)).map(first).collect()
 }
 
-/// Calls `product` with the places in `x`, `weight` and `y` of each product of a convolution with these sizes.
-pub(super) fn conv(
-    conv: &Conv2d,
-    [x, weight, y]: [[usize; 4]; 3],
-    mut product: impl FnMut(usize, usize, usize),
-) {
+/// The products of a convolution along a row of its output: one tap, and every `stride`th number of the input.
+pub(super) struct Row {
+    /// The first place in `x`.
+    pub(super) from: usize,
+    pub(super) stride: usize,
+    /// The place in `weight`.
+    pub(super) tap: usize,
+    /// The places in `y`.
+    pub(super) to: Range<usize>,
+}
+
+/// Calls `products` with all products of a convolution whose `x`, `weight` and `y` have these sizes.
+pub(super) fn conv(conv: &Conv2d, [x, weight, y]: [[usize; 4]; 3], mut products: impl FnMut(Row)) {
     let [_, _, h, w] = x;
     let [_, inputs, kh, kw] = weight;
     let [n, outputs, oh, ow] = y;
-    let ([sy, sx], [dy, dx], [top, left, ..]) = (conv.stride, conv.dilation, conv.padding);
+    let ([sy, stride], [dy, dx], [top, left, ..]) = (conv.stride, conv.dilation, conv.padding);
     for (image, output) in (0..n).flat_map(|image| (0..outputs).map(move |output| (image, output))) {
         let first = output / (outputs / conv.groups) * inputs;
-        for (tap, [_, input, ky, kx]) in indices([1, inputs, kh, kw]).enumerate() {
+        for [_, input, ky, kx] in indices([1, inputs, kh, kw]) {
+            let tap = place(weight, [output, input, ky, kx]);
+            let mut columns = (0..ow).filter(|ox| inside(ox * stride + kx * dx, left, w).is_some());
+            let Some(start) = columns.next() else { continue };
+            let count = 1 + columns.count();
             for oy in 0..oh {
                 let Some(iy) = inside(oy * sy + ky * dy, top, h) else { continue };
-                let from = place(x, [image, first + input, iy, 0]);
-                let to = place(y, [image, output, oy, 0]);
-                for ox in 0..ow {
-                    if let Some(ix) = inside(ox * sx + kx * dx, left, w) {
-                        product(from + ix, output * inputs * kh * kw + tap, to + ox);
-                    }
-                }
+                let from = place(x, [image, first + input, iy, start * stride + kx * dx - left]);
+                let to = place(y, [image, output, oy, start]);
+                products(Row { from, stride, tap, to: to..to + count });
             }
         }
     }
