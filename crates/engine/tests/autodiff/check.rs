@@ -38,7 +38,7 @@ impl Network {
         let constant = |data: &[f32]| data.iter().map(|&x| f64::from(x)).collect();
         let parameters =
             graph.values.iter().map(|value| value.constant().map_or(Vec::new(), |data| constant(data)));
-        let seed = StepSeed { seed: 1, step: 2, drop_block_rate: 0.2 };
+        let seed = StepSeed { seed: 1, step: 2, drop_block: 0.2 };
         Self { parameters: parameters.collect(), graph, inputs, loss, seed }
     }
 

@@ -18,7 +18,7 @@ fn check_forward(seed: u64) -> Result<(), TestCaseError> {
         }
     });
     let mut network = Network::new(graph, 3);
-    network.seed.drop_block_rate = 0.0;
+    network.seed.drop_block = 0.0;
     let Ok(tape) = network.tape(Recompute::None, &|_| false) else {
         return Err(TestCaseError::fail("nothing is trained, and yet it is refused"));
     };
@@ -127,7 +127,7 @@ fn layers_have_masks_of_their_own() {
             "input %x [1, 4, 5, 5]\n%a = drop(%x) {drop}\n%b = drop(%x) {drop}\noutput %a\noutput %b"
         );
         let mut network = Network::new(Graph::parse(&text).unwrap(), 40);
-        network.seed.drop_block_rate = 0.5;
+        network.seed.drop_block = 0.5;
         let tape = network.tape(Recompute::None, &|_| true).unwrap();
         let state = network.forward(&tape);
         assert_ne!(state.value(tape.outputs[0]), state.value(tape.outputs[1]));

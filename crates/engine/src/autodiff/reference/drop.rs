@@ -22,7 +22,7 @@ pub(super) fn drop(what: Drop, rate: f64, layer: usize, seed: StepSeed, x: View<
             numbers.map(|(i, x)| x * scale(key.below(image(i) as u64, rate))).collect()
         }
         Drop::Squares { side } => {
-            let mask = squares(side, seed.drop_block_rate, key, map(x.shape));
+            let mask = squares(side, seed.drop_block, key, map(x.shape));
             numbers.map(|(i, x)| x * mask[i % mask.len()]).collect()
         }
     }

@@ -14,17 +14,7 @@ mod taps;
 use super::{Origin, Tape, TapeNode, TapeOp};
 use crate::EngineError;
 use crate::graph::ValueId;
-
-/// What selects the random masks of one step.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct StepSeed {
-    /// That of the run.
-    pub seed: u64,
-    /// Steps before this one.
-    pub step: u64,
-    /// The share of maps that `DropBlock` drops in this step, in `[0, 1)`.
-    pub drop_block_rate: f64,
-}
+pub use crate::train::StepSeed;
 
 /// A step on the way: every value that is known.
 #[derive(Clone, Debug)]
