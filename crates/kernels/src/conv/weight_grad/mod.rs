@@ -30,6 +30,9 @@ const NAME: &str = "weight gradient";
 /// Pixels of a block: a panel and a tile of them fit the first cache (16 and 6 KiB on AVX2).
 const BLOCK: usize = 256;
 
+/// Tiles of packed gradients that share the second cache with a panel: 6 KiB each on AVX2.
+const CACHED_TILES: usize = 48;
+
 /// The gradient of a convolution's weight.
 #[derive(Debug)]
 pub struct WeightGrad {
@@ -205,10 +208,11 @@ impl WeightGrad {
         Ok(())
     }
 
-    /// Into how many chunks the tiles of a panel are cut: enough items for the workers, each with tiles enough to be
-    /// worth packing the panel.
+    /// Into how many chunks the tiles are cut: enough items for the workers, each with tiles enough to be worth packing the
+    /// panel, and no more than the second cache holds.
     fn chunks(&self, threads: usize) -> usize {
-        (4 * threads).div_ceil(self.panels.len()).min(self.tiles.div_ceil(4)).max(1)
+        let shared = (4 * threads).div_ceil(self.panels.len()).min(self.tiles.div_ceil(4)).max(1);
+        shared.max(self.tiles.div_ceil(CACHED_TILES))
     }
 
     /// Writes where the windows and the gradients of the pixels `block` start.

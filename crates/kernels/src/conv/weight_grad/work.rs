@@ -29,18 +29,33 @@ impl<T: Element> Kernel for PackGrads<'_, T> {
             let first = tile % plan.tiles * rows;
             let width = rows.min(outputs - first);
             let channel = tile / plan.tiles * outputs + first;
-            // SAFETY: `to` holds every tile, and a vector more behind the last; each pixel's start was located inside
-            // the gradient, whose channels reach as far as `width` says.
+            // Whole vectors as far as they stay inside the pixel: masked stores take many times as long on some processors.
+            let reach = rows.next_multiple_of(S::LANES);
+            let whole = width == rows && channel + reach <= plan.spec.output.c;
+            // SAFETY: `to` holds every tile; each pixel's start was located inside the gradient, whose channels reach as
+            // far as `width` says, and a vector further if `whole`.
             unsafe {
                 let to = to.add(tile * plan.grad_tile());
                 for pixel in 0..pixels {
                     let from = grad.add(*starts.add(pixel) + channel);
                     let to = to.add(pixel * rows);
+                    // What runs into the next pixels is written over when these follow.
+                    let follows = (pixels - pixel) * rows >= reach;
                     for lane in (0..rows).step_by(S::LANES) {
-                        // Whole vectors run into the next pixel, which comes after.
                         let here = S::LANES.min(rows - lane);
-                        let value = T::load_part::<S>(from.add(lane), width.saturating_sub(lane).min(here));
-                        S::store_part(to.add(lane), value, here);
+                        let value = if whole {
+                            T::load::<S>(from.add(lane))
+                        } else {
+                            T::load_part::<S>(
+                                from.add(lane.min(width)),
+                                width.saturating_sub(lane).min(here),
+                            )
+                        };
+                        if follows {
+                            S::store(to.add(lane), value);
+                        } else {
+                            S::store_part(to.add(lane), value, here);
+                        }
                     }
                 }
             }
@@ -69,20 +84,18 @@ impl<T: Element> Kernel for Items<'_, T> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let (taken, owner) = self.taken;
-        let mut packed = usize::MAX;
+        let panels = self.plan.panels.len();
         loop {
             // SAFETY: the counter has a line for the owner.
             let item = self.own.start + unsafe { taken.next(owner) };
             if item >= self.own.end {
                 return;
             }
-            let (panel, chunk) = (item / self.chunks, item % self.chunks);
+            // One chunk of tiles after the other: it stays in the second cache while all panels go over it.
+            let (panel, chunk) = (item % panels, item / panels);
             // SAFETY: the same contract as this kernel's; the item is this worker's alone.
             unsafe {
-                if packed != panel {
-                    self.pack::<S>(panel);
-                    packed = panel;
-                }
+                self.pack::<S>(panel);
                 let tiles = crate::share(self.plan.tiles, self.chunks, chunk);
                 if const { vectors::<S>() == 4 } {
                     self.multiply::<S, 4>(panel, tiles);
