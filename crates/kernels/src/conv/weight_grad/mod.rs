@@ -30,6 +30,15 @@ const NAME: &str = "weight gradient";
 /// Pixels of a block: a panel and a tile of them fit the first cache (16 and 6 KiB on AVX2).
 const BLOCK: usize = 256;
 
+/// Blocks whose gradients are packed at once, at most: workers meet once for all of them.
+const MOST_BLOCKS: usize = 8;
+
+/// Bytes of packed gradients that are worth more than one block.
+const PACKED: usize = 1 << 20;
+
+/// Elements of a panel, at most.
+const MOST_WIDTH: usize = 32;
+
 /// Tiles of packed gradients that share the second cache with a panel: 6 KiB each on AVX2.
 const CACHED_TILES: usize = 48;
 
@@ -42,6 +51,8 @@ pub struct WeightGrad {
     panels: Vec<Panel>,
     /// Tiles of the outputs of one group.
     tiles: usize,
+    /// Pixels whose gradients are packed at once.
+    span: usize,
 }
 
 /// Up to W neighbouring elements of the window.
@@ -99,7 +110,9 @@ impl WeightGrad {
             }
         }
         let tiles = spec.group_outputs().div_ceil(shape.rows);
-        let this = Self { spec: spec.clone(), isa, shape, panels, tiles };
+        let block = spec.groups * tiles * shape.rows * BLOCK * size_of::<f32>();
+        let span = BLOCK * (PACKED / block.max(1)).clamp(1, MOST_BLOCKS);
+        let this = Self { spec: spec.clone(), isa, shape, panels, tiles, span };
         if this.layout(1).end >= LARGEST / Line::BYTES {
             return Err(KernelError::spec(NAME, "a size is too large"));
         }
@@ -123,7 +136,7 @@ impl WeightGrad {
         // Vectors are written whole: what stands behind a row's end is written over by the next one.
         let slack = 32;
         let starts = threads;
-        let grads = starts + 2 * Line::count(BLOCK * size_of::<usize>());
+        let grads = starts + 2 * Line::count(self.span * size_of::<usize>());
         let panels = grads + floats(self.spec.groups * self.tiles * self.grad_tile() + slack);
         let panel = floats(BLOCK * self.shape.width);
         let sums = panels + threads * panel;
@@ -133,7 +146,7 @@ impl WeightGrad {
 
     /// Numbers of a packed tile of the gradient.
     fn grad_tile(&self) -> usize {
-        BLOCK * self.shape.rows
+        self.span * self.shape.rows
     }
 
     /// Computes the gradient from `images` images.
@@ -156,13 +169,13 @@ impl WeightGrad {
         let layout = self.layout(threads);
         as_f32_mut(&mut scratch[layout.sums..layout.end]).fill(0.0);
         let pixels = images * self.spec.output.h * self.spec.output.w;
-        // Blocks of equal size.
-        let blocks = pixels.div_ceil(BLOCK);
+        // Spans of equal size.
+        let spans = pixels.div_ceil(self.span);
         let chunks = self.chunks(threads);
         let items = self.panels.len() * chunks;
-        for block in 0..blocks {
-            let block = share(pixels, blocks, block);
-            self.locate(&block, scratch_starts(scratch, &layout));
+        for span in 0..spans {
+            let span = share(pixels, spans, span);
+            self.locate(&span, scratch_starts(scratch, &layout));
             let base = Out::new(scratch);
             // SAFETY: there is a line for each worker.
             let taken = unsafe { Taken::new(base.at(layout.taken), threads) };
@@ -176,7 +189,7 @@ impl WeightGrad {
                         tiles,
                         grad: grad.as_ptr(),
                         starts: starts(base, &layout, 1),
-                        pixels: block.len(),
+                        pixels: span.len(),
                         to: base.at(layout.grads).cast(),
                     };
                     self.isa.call(kernel);
@@ -194,7 +207,7 @@ impl WeightGrad {
                             taken: (taken, owner),
                             input: input.as_ptr(),
                             starts: starts(base, &layout, 0),
-                            pixels: block.len(),
+                            pixels: span.len(),
                             grads: base.at(layout.grads).cast(),
                             panel: base.at(layout.panels + worker * layout.panel).cast(),
                             sums: base.at(layout.sums).cast(),
@@ -204,7 +217,7 @@ impl WeightGrad {
                 }
             });
         }
-        self.unpack(as_f32_mut(&mut scratch[layout.sums..layout.end]), weight);
+        self.unpack(pool, as_f32_mut(&mut scratch[layout.sums..layout.end]), weight);
         Ok(())
     }
 
@@ -215,38 +228,59 @@ impl WeightGrad {
         shared.max(self.tiles.div_ceil(CACHED_TILES))
     }
 
-    /// Writes where the windows and the gradients of the pixels `block` start.
-    fn locate(&self, block: &std::ops::Range<usize>, (inputs, grads): (&mut [usize], &mut [usize])) {
+    /// Writes where the windows and the gradients of the pixels `span` start.
+    fn locate(&self, span: &std::ops::Range<usize>, (inputs, grads): (&mut [usize], &mut [usize])) {
         let ConvSpec { input, output, stride, padding, .. } = &self.spec;
-        for (pixel, (from, to)) in block.clone().zip(inputs.iter_mut().zip(grads)) {
-            let (row, x) = (pixel / output.w, pixel % output.w);
-            let (image, y) = (row / output.h, row % output.h);
+        let (row, mut x) = (span.start / output.w, span.start % output.w);
+        let (mut image, mut y) = (row / output.h, row % output.h);
+        let mut done = 0;
+        while done < span.len() {
+            let count = (output.w - x).min(span.len() - done);
             // The first window starts in the halo, which is at least as wide as the padding.
-            *from = image * input.image()
+            let mut from = image * input.image()
                 + (y * stride[0] + input.halo.top - padding[0]) * input.row()
                 + (x * stride[1] + input.halo.left - padding[1]) * input.c;
-            *to = image * output.image() + output.at(y as isize, x as isize);
+            let mut to = image * output.image() + output.at(y as isize, x as isize);
+            let starts = inputs[done..done + count].iter_mut().zip(&mut grads[done..done + count]);
+            for (input_start, grad_start) in starts {
+                (*input_start, *grad_start) = (from, to);
+                (from, to) = (from + stride[1] * input.c, to + output.c);
+            }
+            done += count;
+            (x, y) = (0, y + 1);
+            if y == output.h {
+                (y, image) = (0, image + 1);
+            }
         }
     }
 
     /// Writes the sums in the order of the weight.
-    fn unpack(&self, sums: &[f32], weight: &mut [f32]) {
+    fn unpack(&self, pool: &Pool, sums: &[f32], weight: &mut [f32]) {
         let (inputs, outputs) = (self.spec.group_inputs(), self.spec.group_outputs());
         let [rows, columns] = self.spec.kernel;
         let (input, dilation) = (&self.spec.input, self.spec.dilation);
         let Shape { rows: tile_rows, width } = self.shape;
-        for (index, panel) in self.panels.iter().enumerate() {
+        let filter = inputs * rows * columns;
+        let weight = Out::new(&mut weight[..self.spec.weights()]);
+        pool.for_each(self.panels.len(), |index| {
+            let panel = &self.panels[index];
             let sums = &sums[index * self.tiles * tile_rows * width..];
-            for element in 0..panel.width {
+            // Where the panel's elements stand in a filter.
+            let mut places = [0; MOST_WIDTH];
+            for (element, place) in places[..panel.width].iter_mut().enumerate() {
                 let offset = panel.offset - panel.group * inputs + element;
                 let (y, rest) = (offset / input.row() / dilation[0], offset % input.row());
                 let (x, i) = (rest / input.c / dilation[1], rest % input.c);
-                for o in 0..outputs {
-                    let at = (((panel.group * outputs + o) * inputs + i) * rows + y) * columns + x;
-                    weight[at] = sums[o * width + element];
+                *place = (i * rows + y) * columns + x;
+            }
+            for o in 0..outputs {
+                let start = (panel.group * outputs + o) * filter;
+                for (&place, &sum) in places[..panel.width].iter().zip(&sums[o * width..]) {
+                    // SAFETY: the place lies in the weight, and in no other panel.
+                    unsafe { weight.at(start + place).write(sum) };
                 }
             }
-        }
+        });
     }
 }
 

@@ -46,10 +46,7 @@ impl<T: Element> Kernel for PackGrads<'_, T> {
                         let value = if whole {
                             T::load::<S>(from.add(lane))
                         } else {
-                            T::load_part::<S>(
-                                from.add(lane.min(width)),
-                                width.saturating_sub(lane).min(here),
-                            )
+                            T::load_part::<S>(from.add(lane.min(width)), width.saturating_sub(lane).min(here))
                         };
                         if follows {
                             S::store(to.add(lane), value);
@@ -95,12 +92,16 @@ impl<T: Element> Kernel for Items<'_, T> {
             let (panel, chunk) = (item % panels, item / panels);
             // SAFETY: the same contract as this kernel's; the item is this worker's alone.
             unsafe {
-                self.pack::<S>(panel);
                 let tiles = crate::share(self.plan.tiles, self.chunks, chunk);
-                if const { vectors::<S>() == 4 } {
-                    self.multiply::<S, 4>(panel, tiles);
-                } else {
-                    self.multiply::<S, 2>(panel, tiles);
+                let blocks = self.pixels.div_ceil(BLOCK);
+                for block in 0..blocks {
+                    let pixels = crate::share(self.pixels, blocks, block);
+                    self.pack::<S>(panel, &pixels);
+                    if const { vectors::<S>() == 4 } {
+                        self.multiply::<S, 4>(panel, tiles.clone(), &pixels);
+                    } else {
+                        self.multiply::<S, 2>(panel, tiles.clone(), &pixels);
+                    }
                 }
             }
         }
@@ -108,20 +109,20 @@ impl<T: Element> Kernel for Items<'_, T> {
 }
 
 impl<T: Element> Items<'_, T> {
-    /// Packs a panel, `[pixel][V vectors]`, with zeros behind its last element.
+    /// Packs `pixels` of a panel, `[pixel][V vectors]`, with zeros behind its last element.
     ///
     /// # Safety
     ///
     /// The starts and the panel lie inside the input, and there is memory for a panel.
     #[inline(always)]
-    unsafe fn pack<S: Simd>(&self, panel: usize) {
+    unsafe fn pack<S: Simd>(&self, panel: usize, pixels: &Range<usize>) {
         let panel = &self.plan.panels[panel];
         let all = vectors::<S>() * S::LANES;
         // SAFETY: the same contract.
         unsafe {
-            for pixel in 0..self.pixels {
+            for (place, pixel) in pixels.clone().enumerate() {
                 let from = self.input.add(*self.starts.add(pixel) + panel.offset);
-                let to = self.panel.add(pixel * all);
+                let to = self.panel.add(place * all);
                 for lane in (0..all).step_by(S::LANES) {
                     let value = if panel.width == all {
                         T::load::<S>(from.add(lane))
@@ -143,16 +144,23 @@ impl<T: Element> Items<'_, T> {
     ///
     /// The tiles are packed, and nobody else has these sums.
     #[inline(always)]
-    unsafe fn multiply<S: Simd, const V: usize>(&self, panel: usize, tiles: Range<usize>) {
+    unsafe fn multiply<S: Simd, const V: usize>(
+        &self,
+        panel: usize,
+        tiles: Range<usize>,
+        pixels: &Range<usize>,
+    ) {
         let plan = self.plan;
         let group = plan.panels[panel].group;
         let size = plan.shape.rows * plan.shape.width;
         for tile in tiles {
             // SAFETY: the same contract.
             unsafe {
-                let grad = self.grads.add((group * plan.tiles + tile) * plan.grad_tile());
+                let grad = self
+                    .grads
+                    .add((group * plan.tiles + tile) * plan.grad_tile() + pixels.start * plan.shape.rows);
                 let sums = self.sums.add((panel * plan.tiles + tile) * size);
-                let (panel, pixels) = (self.panel.cast_const(), self.pixels.min(BLOCK));
+                let (panel, pixels) = (self.panel.cast_const(), pixels.len());
                 if const { rows::<S>() == 2 } {
                     S::outline(Tile::<2, V> { grad, panel, pixels, sums });
                 } else if const { rows::<S>() == 6 } {
