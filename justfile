@@ -26,10 +26,16 @@ parity-table:
 fixtures:
     bash tools/fixtures.sh
 
-# Cardinal beside PyTorch, ONNX Runtime, OpenVINO, tract and rten on this machine; installs them into bench/.venv.
-bench-peers *ARGS:
+# Cardinal beside PyTorch, ONNX Runtime, OpenVINO, tract and rten on this machine, and in training beside PyTorch; installs
+# them into bench/.venv.
+bench-peers *ARGS: && bench-train
     cargo build --release
     python3 bench/peers.py --install {{ARGS}}
+
+# Training beside PyTorch, eager and compiled: images per second, memory per image, the largest batch under 8 GiB.
+bench-train *ARGS:
+    cargo build --release
+    python3 bench/train_peers.py --install {{ARGS}}
 
 # Every convolution of three networks, kernel by kernel, beside the peak of the processor.
 bench-kernels *ARGS:

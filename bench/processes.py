@@ -197,7 +197,10 @@ def start_worker(python: str, peer: str, variant: str, job: Job, files: dict) ->
 class Cardinal:
     """Ours: a command that is started anew for each round, and warms up by itself."""
 
-    def __init__(self, binary: pathlib.Path, job: Job, parameters: int):
+    KIND = "infer"  # what keys of the answer begin with
+    takes_any_batch = False  # of the answer: it was the command that chose it
+
+    def __init__(self, binary: pathlib.Path, job: Job, parameters: int | None):
         self.job, self.parameters = job, parameters
         self.command = [
             str(binary), "bench", "--model", job.model, "--batch", str(job.batch), "--size", str(job.size),
@@ -221,7 +224,7 @@ class Cardinal:
         self.peak_process = max(self.peak_process, usage.ru_maxrss * 1024)
         answer = self.check(printed)
         self.answers.append(answer)
-        return Slice(answer["infer_samples_per_sec"], answer["infer_samples_per_sec_best"], None,
+        return Slice(answer[f"{self.KIND}_samples_per_sec"], answer[f"{self.KIND}_samples_per_sec_best"], None,
                      usage.ru_utime + usage.ru_stime)
 
     def close(self) -> None:
@@ -236,9 +239,10 @@ class Cardinal:
         """The one object that the command printed, if it measured this job."""
         try:
             [answer] = json.loads(printed)
-            found = (answer["infer_batch_size"], answer["infer_img_size"], answer["dtype"], answer["threads"])
+            batch = self.job.batch if self.takes_any_batch else answer[f"{self.KIND}_batch_size"]
+            found = (batch, answer[f"{self.KIND}_img_size"], answer["dtype"], answer["threads"])
             parameters = answer["param_count"]
-            _ = answer["infer_samples_per_sec"], answer["infer_samples_per_sec_best"]
+            _ = answer[f"{self.KIND}_samples_per_sec"], answer[f"{self.KIND}_samples_per_sec_best"]
         except (ValueError, TypeError, KeyError) as error:
             what = one_line(f"{type(error).__name__} {error}")
             raise CannotRun(f"cardinal bench --json printed no result: {what}") from None
@@ -246,6 +250,6 @@ class Cardinal:
             raise CannotRun(f"cardinal measured batch, size, dtype, threads {found}")
         if parameters < 10_000:  # timm's benchmark gives millions
             parameters *= 1e6
-        if abs(parameters / self.parameters - 1) > 0.01:
+        if self.parameters is not None and abs(parameters / self.parameters - 1) > 0.01:
             raise CannotRun(f"cardinal's {self.job.model} has {parameters} parameters, timm's {self.parameters}")
         return answer
