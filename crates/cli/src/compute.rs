@@ -192,3 +192,8 @@ impl Runner {
         self.compile
     }
 }
+
+/// Numbers like those of normalised images: spread over [-2, 2) by a multiplicative hash.
+pub(crate) fn noise(count: usize) -> Vec<f32> {
+    (0..count as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 22) as f32 - 2.0).collect()
+}

@@ -12,8 +12,17 @@ pub(crate) fn cpu_name() -> String {
 
 /// The most memory that the process has held, in bytes, since the last reset.
 pub(crate) fn peak_memory() -> Option<usize> {
+    status("VmHWM:")
+}
+
+/// The memory that the process holds now, in bytes.
+pub(crate) fn held_memory() -> Option<usize> {
+    status("VmRSS:")
+}
+
+fn status(key: &str) -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
     line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok().map(|kib| kib << 10)
 }
 
@@ -21,4 +30,17 @@ pub(crate) fn peak_memory() -> Option<usize> {
 pub(crate) fn reset_peak_memory() {
     // A system without the file has no such count either.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
+/// Bytes that this process could still take: what the system calls available, or what is left of its control group.
+pub(crate) fn available_memory() -> Option<usize> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let free = line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()? << 10;
+    let group = |file: &str| {
+        let text = std::fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok()?;
+        text.trim().parse::<usize>().ok()
+    };
+    let left = group("memory.max").zip(group("memory.current")).map(|(most, now)| most.saturating_sub(now));
+    Some(left.map_or(free, |left| left.min(free)))
 }

@@ -8,9 +8,11 @@ mod compute;
 mod exit;
 mod hub;
 mod machine;
+mod memory;
 mod network;
 mod output;
 mod progress;
+mod training;
 
 use clap::{ArgAction, Parser};
 use std::process::ExitCode;

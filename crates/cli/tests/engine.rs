@@ -134,3 +134,55 @@ fn a_level_that_the_processor_lacks_is_named() {
     let args = ["predict", "-m", "resnet18", "--untrained", "--kernels", "mmx", image.to_str().unwrap()];
     cardinal(&args).fails(2, &["the levels are portable, neon, avx2"]);
 }
+
+#[test]
+fn bench_times_training() {
+    let args =
+        ["bench", "--train", "-m", "resnet18", "--size", "64", "--batch", "2", "--seconds", "0.05", "--json"];
+    let list = parse(&cardinal(&args).ok());
+    let row = &list[0];
+    assert_eq!((row["train_batch_size"].as_u64(), row["train_img_size"].as_u64()), (Some(2), Some(64)));
+    let (median, best) = (&row["train_samples_per_sec"], &row["train_samples_per_sec_best"]);
+    assert!(median.as_f64().unwrap() > 0.0 && best.as_f64().unwrap() >= median.as_f64().unwrap());
+    let step = row["train_step_time"].as_f64().unwrap();
+    assert!((2000.0 / step - median.as_f64().unwrap()).abs() < 1e-6 * median.as_f64().unwrap());
+    assert!(row["peak_memory_mib"].as_f64().unwrap() > row["planned_memory_mib"].as_f64().unwrap());
+    cardinal(&["bench", "--train", "-m", "resnet18", "--path", "eager"]).fails(2, &["--path"]);
+    cardinal(&["bench", "-m", "resnet18", "--max-batch"]).fails(2, &["--train"]);
+}
+
+#[test]
+fn the_largest_batch_fits_and_the_next_does_not() {
+    let limit = 400.0;
+    let args = ["bench", "--train", "-m", "resnet18", "--size", "64", "--dry-run", "--json"];
+    let planned = |more: &[&str]| {
+        let row = parse(&cardinal(&[&args[..], more].concat()).ok())[0].clone();
+        assert!(row["train_step_time"].is_null() && row["peak_memory_mib"].is_null());
+        (row["train_batch_size"].as_u64().unwrap(), row["planned_memory_mib"].as_f64().unwrap())
+    };
+    let (batch, mib) = planned(&["--max-batch", "--memory-limit", "400MiB"]);
+    assert!(batch > 1 && mib <= limit, "{batch}: {mib}");
+    let (_, more) = planned(&["--batch", &(2 * batch).to_string()]);
+    assert!(more > limit, "{more}");
+    let (plain, _) = planned(&["--max-batch", "--memory-limit", "400MiB", "--recompute", "none"]);
+    assert!(plain < batch);
+    let small = [&args[..], &["--max-batch", "--memory-limit", "1MiB"]].concat();
+    cardinal(&small).fails(2, &["not even one image"]);
+    let wrong = [&args[..], &["--max-batch", "--memory-limit", "8GB"]].concat();
+    cardinal(&wrong).fails(2, &["8GiB"]);
+}
+
+#[test]
+fn profile_times_the_passes_of_training_and_draws_their_memory() {
+    let folder = tempdir().unwrap();
+    let svg = folder.path().join("memory.svg");
+    let args = ["profile", "--train", "-m", "resnet18", "--size", "64", "--runs", "1", "--json", "--svg"];
+    let profile = parse(&cardinal(&[&args[..], &[svg.to_str().unwrap()]].concat()).ok());
+    let steps = profile["steps"].as_array().unwrap();
+    assert!(["forward", "backward"].iter().all(|pass| steps.iter().any(|step| step["pass"] == *pass)));
+    assert!(std::fs::read_to_string(svg).unwrap().contains(">backward<"));
+    let groups =
+        ["profile", "--train", "-m", "resnet18", "--size", "64", "--runs", "1", "--json", "--by-operator"];
+    let groups = parse(&cardinal(&groups).ok());
+    assert!(groups["steps"].as_array().unwrap().len() < steps.len());
+}

@@ -14,5 +14,5 @@ pub mod reference;
 pub mod run;
 pub mod train;
 
-pub use cardinal_kernels::{Activation, DType, Isa, Level, Pool, roofline};
+pub use cardinal_kernels::{Activation, DType, Isa, Level, Pool, roofline, trim_heap};
 pub use error::EngineError;

@@ -49,6 +49,16 @@ pub fn zeroed(count: usize) -> Vec<Line> {
     vec![Line::ZERO; count]
 }
 
+/// Gives memory that was freed back to the system, where the allocator would keep it for later. Worth it after a network was
+/// built and captured, whose many values are neither small nor large enough to go back by themselves.
+pub fn trim_heap() {
+    #[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
+    // SAFETY: the function touches only memory that is free, under the allocator's lock.
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
 macro_rules! cast {
     ($shared:ident, $unique:ident, $type:ty) => {
         #[doc = concat!("The lines as numbers of type `", stringify!($type), "`.")]

@@ -33,7 +33,7 @@ mod work;
 mod x86;
 
 pub use activation::Activation;
-pub use arena::{Line, Views, as_bf16, as_bf16_mut, as_f32, as_f32_mut, zeroed};
+pub use arena::{Line, Views, as_bf16, as_bf16_mut, as_f32, as_f32_mut, trim_heap, zeroed};
 pub use attention::{Gate, GateIo, Softmax, SplitAttention, SplitIo};
 #[cfg(target_arch = "x86_64")]
 #[doc(hidden)]

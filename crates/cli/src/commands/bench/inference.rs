@@ -1,55 +1,23 @@
-use crate::compute::{Compute, Format, Path, Runner};
-use crate::exit::Usage;
+//! Inference: how long a step of a network takes.
+
+use super::Args;
+use crate::compute::{Format, Path, Runner, noise};
 use crate::machine;
 use crate::network::Network;
 use crate::output::{Align, table};
 use cardinal_models::burn::tensor::Device;
-use cardinal_models::registry::{self, Variant, variants};
+use cardinal_models::registry::Variant;
 use cardinal_models::summary::summarize;
 use cardinal_models::{Model, ModelOptions};
-use glob::{MatchOptions, Pattern};
 use serde_json::{Value, json};
 use std::io::{Write, stdout};
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-const EXAMPLES: &str = "\
-Examples:
-  cardinal bench --model resnest50d
-  cardinal bench --model 'tresnet*' --model resnet50 --batch 1 --batch 16 --threads 2
-  cardinal bench --model tresnet_m --dtype bf16 --seconds 10 --json";
-
-/// Measures how fast networks run: throughput (median and best) over repeated steps after a warm-up, with random
-/// weights, which are as fast as any.
-#[derive(clap::Args)]
-#[command(after_help = EXAMPLES)]
-pub(crate) struct Args {
-    /// Networks: names of 'cardinal models' or wildcards; repeatable
-    #[arg(short, long, value_name = "NAME", required = true)]
-    model: Vec<String>,
-    /// Images per step; repeatable
-    #[arg(short, long, value_name = "N", default_values_t = [1], value_parser = clap::value_parser!(u16).range(1..=4096))]
-    batch: Vec<u16>,
-    /// Side of the square input in pixels [default: the network's]
-    #[arg(short, long, value_name = "PIXELS", visible_alias = "img-size")]
-    size: Option<usize>,
-    /// How long to measure each
-    #[arg(long, value_name = "S", default_value_t = 5.0)]
-    seconds: f64,
-    #[command(flatten)]
-    compute: Compute,
-    /// Print one JSON list of objects with timm's key names
-    #[arg(long)]
-    json: bool,
-}
-
 impl Args {
-    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        if !(self.seconds > 0.0 && self.seconds <= 86_400.0) {
-            return Err(Usage("--seconds must be above 0 and at most a day".into()).into());
-        }
+    /// Measures inference with each of `chosen`, and prints it.
+    pub(super) fn infer(&self, chosen: &[&'static Variant]) -> anyhow::Result<()> {
         let mut results = Vec::new();
-        for variant in self.chosen()? {
+        for variant in chosen {
             for &batch in &self.batch {
                 results.push(self.measure(variant, usize::from(batch))?);
             }
@@ -58,46 +26,23 @@ impl Args {
         if self.json {
             let list: Vec<_> = results.iter().map(|result| self.as_json(result)).collect();
             writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
-        } else {
-            let head = [
-                ("model", Align::Left),
-                ("batch", Align::Right),
-                ("size", Align::Right),
-                ("images/s", Align::Right),
-                ("best", Align::Right),
-                ("ms per step", Align::Right),
-                ("spread", Align::Right),
-                ("GFLOP/s", Align::Right),
-                ("peak MiB", Align::Right),
-            ];
-            let rows: Vec<_> = results.iter().map(Measured::as_row).collect();
-            table(&mut out, &head, &rows)?;
-            writeln!(out, "\n{}", self.setting())?;
+            return Ok(());
         }
-        Ok(ExitCode::SUCCESS)
-    }
-
-    fn chosen(&self) -> anyhow::Result<Vec<&'static Variant>> {
-        let mut chosen: Vec<&'static Variant> = Vec::new();
-        for name in &self.model {
-            let found: Vec<_> = if name.contains(['*', '?', '[']) {
-                let pattern = Pattern::new(name)
-                    .map_err(|error| Usage(format!("'{name}' is not a valid wildcard: {error}")))?;
-                variants().filter(|v| pattern.matches_with(v.name, MatchOptions::new())).collect()
-            } else {
-                vec![registry::find(name)?]
-            };
-            if found.is_empty() {
-                let text = format!("no model matches '{name}'; 'cardinal models' lists all");
-                return Err(Usage(text).into());
-            }
-            for variant in found {
-                if !chosen.iter().any(|other| other.name == variant.name) {
-                    chosen.push(variant);
-                }
-            }
-        }
-        Ok(chosen)
+        let head = [
+            ("model", Align::Left),
+            ("batch", Align::Right),
+            ("size", Align::Right),
+            ("images/s", Align::Right),
+            ("best", Align::Right),
+            ("ms per step", Align::Right),
+            ("spread", Align::Right),
+            ("GFLOP/s", Align::Right),
+            ("peak MiB", Align::Right),
+        ];
+        let rows: Vec<_> = results.iter().map(Measured::as_row).collect();
+        table(&mut out, &head, &rows)?;
+        writeln!(out, "\n{}", self.setting())?;
+        Ok(())
     }
 
     fn measure(&self, variant: &'static Variant, batch: usize) -> anyhow::Result<Measured> {
@@ -108,7 +53,7 @@ impl Args {
         device.seed(0);
         let model = Model::new(variant, &ModelOptions::new(), &device);
         let mut runner = self.compute.prepare(Network::Module(Box::new(model)), batch, [3, size, size])?;
-        let input = pixels(batch * 3 * size * size);
+        let input = noise(batch * 3 * size * size);
         let steps = time(&mut runner, &input, batch, Duration::from_secs_f64(self.seconds))?;
         Ok(Measured {
             variant,
@@ -146,7 +91,7 @@ impl Args {
         })
     }
 
-    fn dtype(&self) -> &'static str {
+    pub(super) fn dtype(&self) -> &'static str {
         match self.compute.dtype {
             Format::F32 => "f32",
             Format::Bf16 => "bf16",
@@ -243,9 +188,4 @@ fn time(
     }
     steps.sort_unstable();
     Ok(steps)
-}
-
-/// Numbers like those of normalised images: spread over [-2, 2) by a multiplicative hash.
-fn pixels(count: usize) -> Vec<f32> {
-    (0..count as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 22) as f32 - 2.0).collect()
 }

@@ -1,0 +1,127 @@
+//! The picture of memory over one training step, as SVG.
+
+use std::fmt::Write;
+
+const WIDTH: f64 = 760.0;
+const HEIGHT: f64 = 360.0;
+const LEFT: f64 = 64.0;
+const RIGHT: f64 = 16.0;
+const TOP: f64 = 64.0;
+const BOTTOM: f64 = 40.0;
+/// The backward pass takes about twice as long.
+const FORWARD: f64 = 1.0 / 3.0;
+const STYLE: &str = "\
+svg{--ink:#1b1f24;--faint:#d8dde3;--ground:#ffffff;--c0:#c2410c;--c1:#1f5fa8;--c2:#15803d}\
+@media(prefers-color-scheme:dark){svg{--ink:#e6e9ed;--faint:#3a4149;--ground:#15181c;--c0:#f59e63;--c1:#6aa9f0;\
+--c2:#67c587}}\
+svg text{font:12px system-ui,sans-serif;fill:var(--ink)}svg .title{font-size:14px;font-weight:600}\
+svg .grid{stroke:var(--faint);fill:none}svg .line{fill:none;stroke-width:1.8;stroke-linejoin:round}\
+svg .end{text-anchor:end}svg .middle{text-anchor:middle}";
+
+/// Bytes that are in memory during each step of one plan.
+pub(super) struct Curve {
+    pub(super) name: &'static str,
+    pub(super) forward: Vec<usize>,
+    pub(super) backward: Vec<usize>,
+}
+
+impl Curve {
+    fn peak(&self) -> usize {
+        self.forward.iter().chain(&self.backward).copied().max().unwrap_or(0)
+    }
+
+    /// The curve's corners: the share of the step that is over, and the bytes.
+    fn points(&self) -> Vec<(f64, f64)> {
+        let mut points = Vec::new();
+        for (steps, start, length) in
+            [(&self.forward, 0.0, FORWARD), (&self.backward, FORWARD, 1.0 - FORWARD)]
+        {
+            for (index, &bytes) in steps.iter().enumerate() {
+                let at = |index: usize| start + length * index as f64 / steps.len() as f64;
+                points.extend([(at(index), bytes as f64), (at(index + 1), bytes as f64)]);
+            }
+        }
+        points
+    }
+}
+
+/// The curves over each other; the first third is the forward pass.
+pub(super) fn picture(title: &str, curves: &[Curve]) -> String {
+    let most = curves.iter().map(Curve::peak).max().unwrap_or(0).max(1) as f64;
+    let unit = unit(most);
+    let column = |share: f64| LEFT + share * (WIDTH - LEFT - RIGHT);
+    let row = |bytes: f64| HEIGHT - BOTTOM - bytes / most * (HEIGHT - TOP - BOTTOM);
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title}\">\
+         <style>{STYLE}</style><rect width=\"{WIDTH}\" height=\"{HEIGHT}\" style=\"fill:var(--ground)\"/>\
+         <text class=\"title\" x=\"{LEFT}\" y=\"20\">{title}, MiB</text>"
+    );
+    // Writing into a string cannot fail.
+    let mut tick = 0.0;
+    while tick <= most {
+        let (y, right) = (row(tick), WIDTH - RIGHT);
+        let _ = write!(
+            svg,
+            "<path class=\"grid\" d=\"M{LEFT} {y:.1}H{right}\"/><text class=\"end\" x=\"{:.0}\" y=\"{:.1}\">{:.0}</text>",
+            LEFT - 6.0,
+            y + 4.0,
+            tick / MIB
+        );
+        tick += unit;
+    }
+    let (border, bottom) = (column(FORWARD), HEIGHT - BOTTOM);
+    let _ = write!(svg, "<path class=\"grid\" d=\"M{border:.1} {TOP}V{bottom}\"/>");
+    for (name, from, to) in [("forward", 0.0, FORWARD), ("backward", FORWARD, 1.0)] {
+        let (x, y) = (column((from + to) / 2.0), bottom + 20.0);
+        let _ = write!(svg, "<text class=\"middle\" x=\"{x:.0}\" y=\"{y:.0}\">{name}</text>");
+    }
+    let mut legend = LEFT;
+    for (colour, curve) in curves.iter().enumerate() {
+        let text = format!("{} ({:.0})", curve.name, curve.peak() as f64 / MIB);
+        let line = format!("<path class=\"line\" style=\"stroke:var(--c{})\" d=\"", colour % 3);
+        let _ = write!(
+            svg,
+            "{line}M{legend:.0} 40h16\"/><text x=\"{:.0}\" y=\"44\">{text}</text>",
+            legend + 21.0
+        );
+        legend += 40.0 + 6.3 * text.len() as f64;
+        svg += &line;
+        for (index, (share, bytes)) in curve.points().into_iter().enumerate() {
+            let command = if index == 0 { 'M' } else { 'L' };
+            let _ = write!(svg, "{command}{:.1} {:.1}", column(share), row(bytes));
+        }
+        svg += "\"/>";
+    }
+    svg + "</svg>\n"
+}
+
+const MIB: f64 = 1_048_576.0;
+
+/// Bytes between two lines of the grid: 1, 2 or 5 times a power of ten of MiB, for four to ten lines.
+fn unit(most: f64) -> f64 {
+    let power = 10_f64.powf((most / MIB / 4.0).log10().floor());
+    let step = [5.0, 2.0, 1.0].into_iter().find(|step| step * power * 4.0 <= most / MIB).unwrap_or(1.0);
+    step * power * MIB
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grid_has_four_to_ten_lines() {
+        for most in [1.0, 3.0, 7.5, 99.0, 1234.0, 50_000.0] {
+            let lines = most * MIB / unit(most * MIB);
+            assert!((4.0..=10.0).contains(&lines), "{lines} lines for {most} MiB");
+        }
+    }
+
+    #[test]
+    fn each_step_is_a_stair_in_its_third() {
+        let curve = Curve { name: "all", forward: vec![1, 3], backward: vec![2] };
+        let shares: Vec<_> = curve.points().iter().map(|(x, y)| ((x * 6.0).round() as i32, *y)).collect();
+        assert_eq!(shares, [(0, 1.0), (1, 1.0), (1, 3.0), (2, 3.0), (2, 2.0), (6, 2.0)]);
+        let svg = picture("net", &[curve]);
+        assert!(svg.contains("all (0)") && svg.contains(">backward<") && svg.ends_with("</svg>\n"));
+    }
+}
