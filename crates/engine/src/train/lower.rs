@@ -195,7 +195,13 @@ impl Lowering<'_> {
         let target = match node.onto {
             Some(onto) if adds(&node.op) => {
                 add = true;
-                let target = self.taken_over(index, onto, first)?;
+                let mut target = self.taken_over(index, onto, first)?;
+                // A gradient that went two ways may come back to itself.
+                if node.inputs.iter().any(|id| self.slot(*id) == Some(target)) {
+                    let copy = self.temporary(first)?;
+                    self.emit(Job::Copy, vec![target], vec![copy]);
+                    target = copy;
+                }
                 self.assign(first, target);
                 target
             }

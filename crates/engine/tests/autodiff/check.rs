@@ -101,6 +101,7 @@ pub(crate) fn check(text: &str, batch: usize) {
 #[track_caller]
 pub(crate) fn check_trained(text: &str, batch: usize, trained: &dyn Fn(&str) -> bool) {
     let mut network = Network::new(Graph::parse(text).unwrap(), batch);
+    crate::compiled::compare(&network, trained);
     let expected = differences(&mut network, trained);
     let largest =
         expected.iter().flat_map(|(_, list)| list).flatten().fold(0.0_f64, |max, x| max.max(x.abs()));

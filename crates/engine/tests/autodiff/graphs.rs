@@ -51,7 +51,7 @@ fn check(graph: Graph, batch: usize, seed: u64) -> Result<usize, TestCaseError> 
 }
 
 /// Grows a graph of the operators that networks are trained with; every constant is a parameter.
-struct Builder {
+pub(crate) struct Builder {
     dice: Dice,
     graph: Graph,
     maps: Vec<ValueId>,
@@ -186,7 +186,7 @@ impl Builder {
         self.graph.push("", op, &[x]).ok()
     }
 
-    fn build(seed: u64) -> Graph {
+    pub(crate) fn build(seed: u64) -> Graph {
         let mut builder = Self { dice: Dice(seed), graph: Graph::new("random"), maps: Vec::new() };
         let sizes = [1, 1 + builder.dice.below(3), 5 + builder.dice.below(4), 5 + builder.dice.below(4)];
         let x = builder.graph.input("x", sizes);

@@ -6,6 +6,7 @@
 
 mod blocks;
 mod check;
+mod compiled;
 mod forward;
 mod graphs;
 mod operators;
