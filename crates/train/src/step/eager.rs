@@ -171,6 +171,10 @@ impl Step for EagerStep {
         Ok(StepOutput { loss: value, logits, gradient_norm })
     }
 
+    fn describe(&self) -> String {
+        "eager, f32".into()
+    }
+
     fn state(&self) -> Result<StepState, TrainError> {
         let model = self.named(self.all_values()?.into_iter().map(|(_, values)| values))?;
         let ema = self.ema.as_ref().map(|ema| self.named(ema.values())).transpose()?;

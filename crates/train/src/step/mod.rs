@@ -1,7 +1,10 @@
 //! One training step, behind a trait that knows nothing of who computes it.
 
+mod compiled;
 mod eager;
 
+pub(crate) use compiled::captured;
+pub use compiled::{CompiledOptions, CompiledStep, best_dtype, dtype};
 pub use eager::EagerStep;
 
 use crate::TrainError;
@@ -68,6 +71,9 @@ pub trait Step {
     ///
     /// The batch does not fit the network, or the device fails.
     fn train(&mut self, batch: StepInput<'_>, settings: &StepSettings) -> Result<StepOutput, TrainError>;
+
+    /// Who computes it, in a few words, with the memory that it takes where that is known.
+    fn describe(&self) -> String;
 
     /// What to save. Gradients that wait for an update are not part of it: save after one.
     ///
