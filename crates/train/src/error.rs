@@ -49,7 +49,15 @@ pub enum TrainError {
     /// The device failed.
     #[error("the device failed: {0}")]
     Device(String),
-    /// The network could not be compiled for evaluation.
+    /// The network cannot be trained by a compiled step.
+    #[error("{model} cannot be compiled for training: {reason}; --step eager trains it operation by operation")]
+    NotCompiled {
+        /// The model.
+        model: String,
+        /// What stands in the way.
+        reason: String,
+    },
+    /// The network could not be compiled for evaluation, or a compiled step failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// A file of the run cannot be written or read.

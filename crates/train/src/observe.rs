@@ -34,7 +34,7 @@ pub enum Event<'a> {
         /// Images in all.
         total: usize,
     },
-    /// An epoch is over, evaluated and saved.
+    /// An epoch is over and evaluated; its checkpoint is written next.
     Epoch(&'a EpochReport<'a>),
     /// A checkpoint was written between two epochs' ends.
     Recovery {
@@ -66,6 +66,8 @@ pub struct Start<'a> {
     pub val_images: usize,
     /// The classes.
     pub classes: &'a [String],
+    /// Who computes the steps, and in how much memory.
+    pub step: String,
     /// Batches in an epoch.
     pub batches: usize,
     /// Epochs in all.

@@ -9,9 +9,11 @@ use crate::network;
 use crate::observe::{BatchReport, EpochReport, Event, Observer, Start};
 use crate::optim::OptimizerSettings;
 use crate::pipeline;
-use crate::recipe::{EvalMetric, Recipe};
+use crate::recipe::{EvalMetric, Recipe, StepKind};
 use crate::schedule::{LrSchedule, Rates};
-use crate::step::{EagerStep, Step, StepInput, StepOutput, StepSettings};
+use crate::step::{
+    CompiledOptions, CompiledStep, EagerStep, Step, StepInput, StepOutput, StepSettings, dtype,
+};
 use cardinal_data::{Batch, Dataset, Loader, Preprocess, Random};
 use cardinal_models::registry::{Pretrained, Variant};
 use cardinal_weights::NamedTensors;
@@ -35,7 +37,7 @@ pub struct RunOptions<'a> {
     pub initial: Option<NamedTensors>,
     /// Where steps are computed.
     pub device: DeviceKind,
-    /// Threads of the evaluation.
+    /// Threads of a compiled step and of the evaluation.
     pub threads: usize,
     /// Set from outside to stop after the next update.
     pub stop: &'a AtomicBool,
@@ -74,8 +76,10 @@ pub fn run(options: RunOptions<'_>, observer: &mut dyn Observer) -> Result<Outco
         let lr = run.rates(run.batches - 1).lr;
         let is_best = run.evaluate(observer)?;
         let meter = std::mem::take(&mut run.progress.meter);
-        run.folder.save(&run.checkpoint()?)?;
+        // Before the checkpoint: what is logged behind a checkpoint is forgotten when the run continues, so that no
+        // epoch is missing or there twice, wherever the run is killed.
         run.report_epoch(meter, lr, is_best, observer)?;
+        run.folder.save(&run.checkpoint()?)?;
     }
     Ok(run.outcome(false))
 }
@@ -129,8 +133,20 @@ impl<'a> Run<'a> {
         let settings = OptimizerSettings::from_recipe(&recipe);
         let frozen = network::frozen(&recipe, variant);
         let average = recipe.ema.model_ema;
-        let mut step: Box<dyn Step> =
-            Box::new(EagerStep::new(model, &place, loss, settings, average, frozen)?);
+        let kind = if device == DeviceKind::Cpu { recipe.run.step } else { StepKind::Eager };
+        let mut step: Box<dyn Step> = match kind {
+            StepKind::Eager => Box::new(EagerStep::new(model, &place, loss, settings, average, frozen)?),
+            StepKind::Compiled => {
+                let (height, width) = preprocess.size;
+                let options = CompiledOptions {
+                    batch: recipe.data.batch_size,
+                    size: [model.in_chans(), height as usize, width as usize],
+                    dtype: dtype(&recipe),
+                    threads,
+                };
+                Box::new(CompiledStep::new(model, loss, settings, average, frozen, &options)?)
+            }
+        };
         let batches = loader.batches_per_epoch();
         let updates = batches.div_ceil(recipe.optimizer.grad_accum_steps);
         let images = train.len();
@@ -194,6 +210,7 @@ impl<'a> Run<'a> {
             val: val.describe(),
             val_images: val.len(),
             classes: self.train.classes(),
+            step: self.step.describe(),
             batches: self.batches,
             epochs: self.epochs,
             resumed: self.resumed.then_some((self.progress.epoch, self.progress.batch)),

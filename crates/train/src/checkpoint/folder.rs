@@ -110,7 +110,9 @@ impl Folder {
                 self.link(&last, &self.path.join(BEST))?;
             }
         }
-        for file in self.files("checkpoint-")? {
+        // What a run was writing when it was killed.
+        self.files("", ".tmp")?.into_iter().try_for_each(|file| self.remove(&file))?;
+        for file in self.files("checkpoint-", CHECKPOINT)? {
             let wanted = |score: &Score| file.file_name().is_some_and(|name| *name == *kept(score.epoch));
             if !progress.kept.iter().any(wanted) {
                 self.remove(&file)?;
@@ -120,17 +122,17 @@ impl Folder {
     }
 
     fn recoveries(&self) -> Result<Vec<PathBuf>, TrainError> {
-        self.files(RECOVERY)
+        self.files(RECOVERY, CHECKPOINT)
     }
 
-    /// Checkpoints whose name begins with `prefix`.
-    fn files(&self, prefix: &str) -> Result<Vec<PathBuf>, TrainError> {
+    /// Files whose name begins with `prefix` and ends with `suffix`.
+    fn files(&self, prefix: &str, suffix: &str) -> Result<Vec<PathBuf>, TrainError> {
         let io = |error| TrainError::Io { path: self.path.clone(), error };
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(io)? {
             let path = entry.map_err(io)?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if name.starts_with(prefix) && name.ends_with(".safetensors") {
+            if name.starts_with(prefix) && name.ends_with(suffix) {
                 found.push(path);
             }
         }
@@ -164,6 +166,7 @@ impl Folder {
 }
 
 const RECOVERY: &str = "recovery-";
+const CHECKPOINT: &str = ".safetensors";
 
 fn kept(epoch: usize) -> String {
     format!("checkpoint-{epoch}.safetensors")

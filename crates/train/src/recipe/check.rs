@@ -1,6 +1,6 @@
 //! Ranges of the values, and which of them do not go together.
 
-use super::{CropMode, Loss, Recipe, RecipeError, Schedule};
+use super::{CropMode, Loss, MapFormat, Recipe, RecipeError, Schedule, StepKind};
 
 fn invalid(key: &str, message: impl Into<String>) -> RecipeError {
     RecipeError::Invalid { key: key.into(), message: message.into() }
@@ -263,6 +263,9 @@ impl Recipe {
         at_least("run.log_interval", self.run.log_interval, 1)?;
         at_least("run.val_interval", self.run.val_interval, 1)?;
         at_least("run.checkpoint_hist", self.run.checkpoint_hist, 1)?;
+        if self.run.step == StepKind::Eager && self.run.dtype == Some(MapFormat::Bf16) {
+            return Err(invalid("run.dtype", "bf16 is for step=compiled; the eager step computes in f32"));
+        }
         if i64::try_from(self.run.seed).is_err() {
             return Err(invalid("run.seed", "must be below 2^63"));
         }

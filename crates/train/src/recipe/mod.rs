@@ -34,8 +34,8 @@ pub use tables::{
     ScheduleTable,
 };
 pub use values::{
-    Augmentation, CropMode, EvalMetric, Loss, MixMode, MixPairing, Optimizer, PolicyPlace, RemoveMode,
-    Scaling, Schedule, TrainInterpolation,
+    Augmentation, CropMode, EvalMetric, Loss, MapFormat, MixMode, MixPairing, Optimizer, PolicyPlace,
+    RemoveMode, Scaling, Schedule, StepKind, TrainInterpolation,
 };
 
 /// All settings of a run.

@@ -6,8 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::values::{
-    Augmentation, CropMode, EvalMetric, Loss, MixMode, MixPairing, Optimizer, PolicyPlace, RemoveMode,
-    Scaling, Schedule, TrainInterpolation, color_jitter,
+    Augmentation, CropMode, EvalMetric, Loss, MapFormat, MixMode, MixPairing, Optimizer, PolicyPlace,
+    RemoveMode, Scaling, Schedule, StepKind, TrainInterpolation, color_jitter,
 };
 
 /// `[model]`: which network, and from where its weights come.
@@ -409,6 +409,12 @@ pub struct RunTable {
     /// What the best checkpoint is the best in; without it `map` for several labels, else `top1`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_metric: Option<EvalMetric>,
+    /// What computes a step. Default `compiled`.
+    pub step: StepKind,
+    /// The format of a compiled step's maps; without it `bf16` where the processor multiplies that (AVX512-BF16, AMX), else
+    /// `f32`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<MapFormat>,
 }
 
 impl Default for RunTable {
@@ -420,6 +426,8 @@ impl Default for RunTable {
             recovery_minutes: 30.0,
             checkpoint_hist: 3,
             eval_metric: None,
+            step: StepKind::Compiled,
+            dtype: None,
         }
     }
 }

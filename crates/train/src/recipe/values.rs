@@ -142,6 +142,26 @@ impl EvalMetric {
     }
 }
 
+/// What computes a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StepKind {
+    /// The engine, which plans the whole step: on the processor. Other devices have `eager` alone.
+    Compiled,
+    /// Burn, operation by operation.
+    Eager,
+}
+
+/// The format of a compiled step's feature maps and their gradients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MapFormat {
+    /// 32 bits.
+    F32,
+    /// The upper 16 of them; weights, sums and statistics keep all.
+    Bf16,
+}
+
 /// Where AutoAugment and RandAugment stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -66,7 +66,7 @@ impl Display {
             start.val_images,
             start.val,
         ));
-        self.line(&format!("kept in {}", start.folder.display()));
+        self.line(&format!("steps: {}; kept in {}", start.step, start.folder.display()));
         if let Some((epoch, batch)) = start.resumed {
             self.line(&format!("continued after {epoch} epochs and {batch} of {} batches", start.batches));
         }
