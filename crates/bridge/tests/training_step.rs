@@ -22,7 +22,7 @@ static GOLDEN: LazyLock<Value> = LazyLock::new(|| json("parity.json"));
 
 /// The bound of `tools/parity.py`: a ReLU that flips moves early layers.
 fn close(ours: f64, golden: f64, total: f64) -> bool {
-    (ours - golden).abs() <= 2e-2 * golden + 1e-5 * total
+    (ours - golden).abs() <= 3e-2 * golden + 1e-5 * total
 }
 
 fn norm(values: &[f32]) -> f64 {
@@ -87,7 +87,7 @@ fn check(name: &str) {
                 worst = worst.max((norm - expected).abs() / (expected + 1e-3 * total));
                 square += norm * norm;
             } else {
-                assert!((norm - expected).abs() <= 1e-3 * expected, "{name}: norm {norm}, PyTorch {expected}");
+                assert!((norm - expected).abs() <= 2e-5 * expected, "{name}: norm {norm}, PyTorch {expected}");
             }
             compared += 1;
         }
