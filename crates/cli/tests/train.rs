@@ -279,6 +279,20 @@ fn a_broken_image_is_left_out_counted_and_named_or_stops_the_run() {
     assert!(done.stderr.contains("04.bmp"), "{}", done.stderr);
     assert!(done.stdout.contains("1 images could not be read"), "{}", done.stdout);
     run(&place.args(&data, "strict", &["--epochs", "1", "--strict"])).fails(3, &["04.bmp"]);
+    // One of the images to evaluate on is left out too; of none there is no accuracy to speak of.
+    let checkpoint = place.text("runs/lenient/last.safetensors");
+    let evaluate = ["eval", "--checkpoint", &checkpoint, "--data", &data];
+    fs::write(place.path("data/val/a/00.bmp"), b"BM broken").unwrap();
+    let done = cardinal(&evaluate);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert!(done.stdout.contains("23 images") && done.stderr.contains("00.bmp"), "{done:?}");
+    for class in ["a", "b", "c"] {
+        for file in fs::read_dir(place.path("data/val").join(class)).unwrap() {
+            fs::write(file.unwrap().path(), b"BM broken").unwrap();
+        }
+    }
+    cardinal(&evaluate).fails(3, &["none of the 24 images", "00.bmp", "cardinal data check"]);
+    run(&place.args(&data, "blind", &more)).fails(3, &["none of the 24 images"]);
 }
 
 #[test]
@@ -293,9 +307,14 @@ fn recipes_with_mistakes_are_refused() {
     cardinal(&["train", "--recipe", "resnets"]).fails(2, &["resnets", "resnest"]);
     run(&place.args(&data, "x", &["--model", "resnest14_digit"])).fails(2, &["resnest14_digits"]);
     run(&place.args(&data, "x", &["--set", "eval_metric=map"])).fails(3, &["map"]);
-    if !cfg!(feature = "vulkan") {
-        run(&place.args(&data, "x", &["--device", "vulkan"])).fails(2, &["--features vulkan"]);
+    run(&place.args(&data, "x", &["--device", "tpu"])).fails(2, &["tpu", "cpu, vulkan and cuda"]);
+    for (device, is_built) in [("vulkan", cfg!(feature = "vulkan")), ("cuda", cfg!(feature = "cuda"))] {
+        if !is_built {
+            let how = format!("cargo build --release --features {device}");
+            run(&place.args(&data, "x", &["--device", device])).fails(2, &["this build has no", &how]);
+        }
     }
+    assert!(!place.path("runs/x").exists(), "nothing is left of a run that could not begin");
 }
 
 #[test]

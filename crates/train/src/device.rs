@@ -22,18 +22,32 @@ impl DeviceKind {
     ///
     /// # Errors
     ///
-    /// This build has no support for it; says how to get it.
+    /// This build has no support for it, or the machine has none; says how to get it.
     pub fn open(self) -> Result<Device, TrainError> {
         match self {
             Self::Cpu => Ok(Device::flex()),
             #[cfg(feature = "vulkan")]
-            Self::Vulkan => Ok(Device::vulkan(burn::tensor::DeviceKind::DefaultDevice)),
+            Self::Vulkan => vulkan(),
             #[cfg(feature = "cuda")]
             Self::Cuda => Ok(Device::cuda(0)),
             #[allow(unreachable_patterns, reason = "with all features there is no other")]
             other => Err(TrainError::NoDevice(other)),
         }
     }
+}
+
+/// The card that Vulkan thinks best; Burn alone would panic at the first tensor where there is none.
+#[cfg(feature = "vulkan")]
+fn vulkan() -> Result<Device, TrainError> {
+    use burn::tensor::{DeviceKind, DeviceType};
+    if Device::enumerate(DeviceType::Vulkan).into_vec().is_empty() {
+        return Err(TrainError::Device(
+            "there is no Vulkan device; install the graphics card's driver, or a software device (Debian: \
+             mesa-vulkan-drivers), or leave --device out"
+                .into(),
+        ));
+    }
+    Ok(Device::vulkan(DeviceKind::DefaultDevice))
 }
 
 impl fmt::Display for DeviceKind {

@@ -8,6 +8,7 @@
 //!
 //! The file is written under a temporary name, synced and renamed: a crash or a full disk leaves the old one.
 
+mod exact;
 mod folder;
 
 pub use folder::{BEST, Folder, LAST};
@@ -45,6 +46,7 @@ pub struct Progress {
     /// Images in the training data: another.
     pub images: usize,
     /// Seconds of training.
+    #[serde(with = "exact")]
     pub seconds: f64,
     /// The best evaluation so far.
     pub best: Option<Score>,
@@ -60,6 +62,7 @@ pub struct Score {
     /// Epochs done when it was reached.
     pub epoch: usize,
     /// The metric.
+    #[serde(with = "exact")]
     pub value: f64,
     /// Whether the moving average reached it.
     pub averaged: bool,
@@ -71,14 +74,17 @@ pub struct Meter {
     /// Images seen.
     pub images: usize,
     /// Loss, summed over the images.
+    #[serde(with = "exact")]
     pub loss: f64,
     /// Images whose likeliest class is the target's.
     pub correct: usize,
     /// Images that could not be read.
     pub skipped: usize,
     /// Seconds spent.
+    #[serde(with = "exact")]
     pub seconds: f64,
     /// Seconds of them spent waiting for data.
+    #[serde(with = "exact")]
     pub waited: f64,
 }
 

@@ -118,7 +118,7 @@ impl Evaluator {
     ///
     /// # Errors
     ///
-    /// The weights are not the network's, or the data or the device fails.
+    /// The weights are not the network's, the data or the device fails, or no image can be read.
     pub fn evaluate(
         &mut self,
         weights: &NamedTensors,
@@ -140,6 +140,15 @@ impl Evaluator {
             progress(done)?;
         }
         let images = done - skipped.len();
+        if images == 0
+            && let Some(first) = skipped.first()
+        {
+            return Err(TrainError::DataFit(format!(
+                "none of the {done} images to evaluate on ({}) can be read, the first because: {first}; 'cardinal data \
+                 check' names all",
+                self.dataset.describe()
+            )));
+        }
         let (loss, scores) = (counts.loss.value(), counts.scores());
         Ok(Evaluation { images, skipped, loss, scores, time: start.elapsed() })
     }

@@ -47,16 +47,34 @@ impl Chart {
         (!self.lines.is_empty()).then_some(self)
     }
 
+    /// What the axis has to reach: the largest value, but not what stands out far above nearly all others, as the first
+    /// evaluation's loss may; it would press the curves to the ground.
+    fn most(&self) -> f64 {
+        const FAR: f64 = 3.0;
+        let mut values: Vec<f64> =
+            self.lines.iter().flat_map(|line| &line.points).map(|point| point.1).collect();
+        values.sort_by(f64::total_cmp);
+        let usual = values.get(values.len() * 19 / 20).copied().unwrap_or(f64::INFINITY);
+        let within = |value: &&f64| usual <= 0.0 || **value <= FAR * usual;
+        values.iter().rev().find(within).copied().unwrap_or(f64::INFINITY)
+    }
+
     /// Its drawing at (`x`, `y`).
     fn draw(&self, x: f64, y: f64) -> String {
         let points = || self.lines.iter().flat_map(|line| &line.points);
+        let most = self.most();
+        let is_cut = points().any(|point| point.1 > most);
         // Epochs begin at 0.
         let xs = Axis::over(std::iter::once(0.0).chain(points().map(|point| point.0)));
-        let ys = Axis::over(points().map(|point| point.1));
+        let ys = Axis::over(points().map(|point| point.1.min(most)));
         let column = |value: f64| LEFT + xs.share(value) * (WIDTH - LEFT - RIGHT);
-        let row = |value: f64| HEIGHT - BOTTOM - ys.share(value) * (HEIGHT - TOP - BOTTOM);
+        let row = |value: f64| HEIGHT - BOTTOM - ys.share(value).min(1.0) * (HEIGHT - TOP - BOTTOM);
         let mut svg = format!("<g transform=\"translate({x} {y})\">");
-        let unit = if self.unit.is_empty() { String::new() } else { format!(", {}", self.unit) };
+        let mut unit = if self.unit.is_empty() { String::new() } else { format!(", {}", self.unit) };
+        if is_cut {
+            let largest = points().map(|point| point.1).fold(most, f64::max);
+            unit += &format!(", cut off (up to {})", number(largest));
+        }
         let _ =
             write!(svg, "<text class=\"title\" x=\"{LEFT}\" y=\"20\">{}{unit}</text>", escape(self.title));
         for tick in ys.ticks() {
@@ -127,16 +145,16 @@ pub(super) fn confusion(confusion: &Confusion, classes: &[String], style: bool) 
         return None;
     }
     let cell = (640.0 / count as f64).clamp(6.0, 44.0);
-    let (left, top) = (150.0, 46.0);
     let side = cell * count as f64;
     let name =
         |class: usize| classes.get(class).map_or_else(|| class.to_string(), |name| shortened(name, 20));
-    let mut svg = open(
-        left + side + 16.0,
-        top + side + if cell >= 12.0 { 130.0 } else { 20.0 },
-        "confusion matrix",
-        style,
-    );
+    // Names stand beside the rows, and turned by 60 degrees below the columns.
+    let longest = (0..count).map(|class| name(class).chars().count()).max().unwrap_or(0) as f64;
+    let (left, top) = (14.0 + 6.6 * longest, 46.0);
+    let bottom = if cell >= 12.0 { 18.0 + 6.0 * longest } else { 20.0 };
+    // The title needs its room however few classes there are.
+    let mut svg =
+        open((left + side + 16.0).max(left + 310.0), top + side + bottom, "confusion matrix", style);
     let _ = write!(
         svg,
         "<text class=\"title\" x=\"{left}\" y=\"20\">true class (rows), predicted class (columns)</text>"

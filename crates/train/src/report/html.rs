@@ -99,8 +99,9 @@ impl Page<'_> {
             let _ = write!(html, "<th>{}</th>", escape(&column.replace('_', " ")));
         }
         html += "</tr>";
+        let best = self.epochs.iter().rev().find(|row| row.best).map(|row| row.epoch);
         for row in self.epochs {
-            let class = if row.best { " class=\"best\"" } else { "" };
+            let class = if Some(row.epoch) == best { " class=\"best\"" } else { "" };
             let _ = write!(html, "<tr{class}><td>{}</td>", row.epoch + 1);
             for column in &columns {
                 let text = value(&row.values, column).map(short).unwrap_or_default();
@@ -171,7 +172,8 @@ fn short(value: f64) -> String {
     } else if size >= 1000.0 {
         format!("{value:.0}")
     } else {
-        let text = format!("{value:.4}");
+        let decimals = 4 - [1.0, 10.0, 100.0].iter().filter(|power| size >= **power).count();
+        let text = format!("{value:.decimals$}");
         text.trim_end_matches('0').trim_end_matches('.').to_owned()
     }
 }

@@ -10,8 +10,9 @@
 //! | `train-batch-0.png` | the first augmented batch |
 //! | `report.html` | all of it on one page that needs nothing else |
 //!
-//! Files that change are written anew and renamed; the two logs grow by whole lines and records. A run that is continued
-//! forgets what was logged behind its checkpoint.
+//! Files that change are written anew and renamed; the two logs grow by whole lines and records. An epoch is logged before
+//! its checkpoint is written, and a run that is continued forgets what was logged behind its checkpoint: so wherever it
+//! was stopped, each row is there once.
 
 mod chart;
 mod events;
@@ -36,6 +37,11 @@ use events::EventFile;
 use file::write_atomically;
 use picture::Picture;
 use record::value;
+
+/// A line per logged step and per epoch.
+const LOG: &str = "metrics.jsonl";
+/// The first augmented batch.
+const PICTURE: &str = "train-batch-0.png";
 
 /// What a run is, in words.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -84,7 +90,7 @@ impl Report {
         resumed: Option<(usize, usize)>,
     ) -> Result<Self, ReportError> {
         write_atomically(&folder.join("recipe.toml"), recipe.as_bytes())?;
-        let log = folder.join("metrics.jsonl");
+        let log = folder.join(LOG);
         let (mut steps, mut epochs) = (Vec::new(), Vec::new());
         if resumed.is_some() && log.exists() {
             let text = std::fs::read(&log).map_err(|error| ReportError::new(&log, error))?;
@@ -96,7 +102,14 @@ impl Report {
         write_atomically(&log, log_of(&steps, &epochs).as_bytes())?;
         let lines = File::options().append(true).open(&log).map_err(|error| ReportError::new(&log, error))?;
         let resume_step = resumed.map(|_| steps.last().map_or(0, |row| row.step + 1));
-        let events = begin_events(folder, resume_step)?;
+        let (path, mut events) = begin_events(folder, resume_step)?;
+        // An epoch's row has the step of the next epoch's first, so TensorBoard drops the last one too.
+        if let (Some(step), Some(row)) = (resume_step, epochs.last())
+            && row.step >= step
+        {
+            events.scalars(now(), row.step, &row.values).map_err(|error| ReportError::new(&path, error))?;
+        }
+        let picture = folder.join(PICTURE);
         let report = Self {
             folder: folder.to_owned(),
             about,
@@ -106,10 +119,14 @@ impl Report {
             steps,
             epochs,
             results: None,
-            picture: None,
+            picture: resumed.and_then(|_| Picture::read(&picture)),
             skipped: Vec::new(),
         };
-        report.write_page()?;
+        report.write_summary()?;
+        // A page that is there shows an evaluation, which the log does not have: it stays until there is a newer one.
+        if resumed.is_none() || !report.page().exists() {
+            report.write_page()?;
+        }
         Ok(report)
     }
 
@@ -125,7 +142,7 @@ impl Report {
         std: [f32; 3],
     ) -> Result<(), ReportError> {
         let Some(picture) = picture::grid(images, size, mean, std) else { return Ok(()) };
-        write_atomically(&self.folder.join("train-batch-0.png"), &picture.png)?;
+        write_atomically(&self.folder.join(PICTURE), &picture.png)?;
         self.events
             .picture(now(), "train_batch", (picture.height, picture.width), &picture.png)
             .map_err(|error| ReportError::new(&self.folder, error))?;
@@ -151,9 +168,11 @@ impl Report {
     /// If a file cannot be written.
     pub fn epoch(&mut self, row: EpochRow, results: Option<Results>) -> Result<(), ReportError> {
         self.log(&record::line(&row), row.step, &row.values)?;
+        // On the disk before the checkpoint is, which would otherwise say after a power cut that the row is there.
+        self.lines.sync_data().map_err(|error| ReportError::new(&self.folder.join(LOG), error))?;
         self.epochs.push(row);
         self.results = results.or(self.results.take());
-        write_atomically(&self.folder.join("summary.csv"), record::summary(&self.epochs).as_bytes())?;
+        self.write_summary()?;
         let charts = self.charts();
         if !charts.is_empty() {
             write_atomically(&self.folder.join("curves.svg"), chart::charts(&charts, true).as_bytes())?;
@@ -186,11 +205,19 @@ impl Report {
     }
 
     fn log(&mut self, line: &str, step: u64, values: &Values) -> Result<(), ReportError> {
-        let fail = |error| ReportError::new(&self.folder.join("metrics.jsonl"), error);
+        let fail = |error| ReportError::new(&self.folder.join(LOG), error);
         self.lines.write_all(line.as_bytes()).map_err(fail)?;
         self.events
             .scalars(now(), step, values)
             .map_err(|error| ReportError::new(&self.folder.join("events.out.tfevents"), error))
+    }
+
+    fn write_summary(&self) -> Result<(), ReportError> {
+        let path = self.folder.join("summary.csv");
+        if self.epochs.is_empty() && !path.exists() {
+            return Ok(());
+        }
+        write_atomically(&path, record::summary(&self.epochs).as_bytes())
     }
 
     fn write_page(&self) -> Result<(), ReportError> {
@@ -274,14 +301,16 @@ fn log_of(steps: &[StepRow], epochs: &[EpochRow]) -> String {
 }
 
 /// A new event file; runs that begin in the same second get different ones.
-fn begin_events(folder: &Path, resume_step: Option<u64>) -> Result<EventFile, ReportError> {
+fn begin_events(folder: &Path, resume_step: Option<u64>) -> Result<(PathBuf, EventFile), ReportError> {
     let time = now();
     let mut number = 0;
     loop {
         let path = folder.join(format!("events.out.tfevents.{:010}.cardinal.{number}", time as u64));
         match File::options().write(true).create_new(true).open(&path) {
             Ok(file) => {
-                return EventFile::begin(file, time, resume_step)
+                let begun = EventFile::begin(file, time, resume_step);
+                return begun
+                    .map(|events| (path.clone(), events))
                     .map_err(|error| ReportError::new(&path, error));
             }
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,

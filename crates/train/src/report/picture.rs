@@ -1,10 +1,24 @@
 //! The first augmented batch as a picture.
 
+use std::io::Cursor;
+use std::path::Path;
+
 /// A grid of images as the network sees them, colours restored.
 pub(super) struct Picture {
     pub(super) width: u32,
     pub(super) height: u32,
     pub(super) png: Vec<u8>,
+}
+
+impl Picture {
+    /// The picture that an earlier part of the run left; `None` if there is none that can be read.
+    pub(super) fn read(path: &Path) -> Option<Self> {
+        let png = std::fs::read(path).ok()?;
+        let reader = png::Decoder::new(Cursor::new(&png)).read_info().ok()?;
+        let (width, height) = reader.info().size();
+        drop(reader);
+        Some(Self { width, height, png })
+    }
 }
 
 const COLUMNS: usize = 8;
@@ -112,7 +126,7 @@ mod tests {
     #[test]
     fn colours_are_restored_and_images_enlarged_or_shrunk() {
         let decode = |picture: &Picture| {
-            let mut reader = png::Decoder::new(std::io::Cursor::new(&picture.png)).read_info().unwrap();
+            let mut reader = png::Decoder::new(Cursor::new(&picture.png)).read_info().unwrap();
             let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
             reader.next_frame(&mut pixels).unwrap();
             pixels
