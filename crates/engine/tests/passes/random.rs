@@ -90,7 +90,7 @@ impl Builder {
             17 => self.attention(x, other, c, a),
             18 if a < 128 => self.push(Op::BlurPool, &[x]),
             _ if a >= 224 => {
-                self.push(Op::Drop { what: Drop::Squares { side: 1 + usize::from(b) }, rate: 0.5 }, &[x])
+                self.push(Op::Drop { what: Drop::Squares { side: 1 + usize::from(b) }, rate: 0.5 }, &[x]);
             }
             18 => self.push(Op::SpaceToDepth { block: 1 + usize::from(a) % 2 }, &[x]),
             _ if a < 64 => self.push(Op::Reshape { shape: vec![1, c * h, w, 1] }, &[x]),
