@@ -10,6 +10,7 @@ pub mod device;
 mod error;
 pub mod evaluate;
 pub mod loss;
+pub mod memory;
 pub mod metrics;
 mod network;
 pub mod observe;

@@ -40,6 +40,6 @@ impl Args {
             recipe.model.freeze = usize::from(parts);
         }
         self.overrides.apply(&mut recipe)?;
-        start(recipe, &self.place, None)
+        start(recipe, self.overrides.wants_auto_batch(), &self.place, None)
     }
 }

@@ -48,9 +48,9 @@ impl Args {
         }
         let chosen = self.chosen()?;
         if self.training.train {
-            self.train(&chosen)?
+            self.train(&chosen)?;
         } else {
-            self.infer(&chosen)?
+            self.infer(&chosen)?;
         }
         Ok(ExitCode::SUCCESS)
     }

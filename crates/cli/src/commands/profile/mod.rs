@@ -72,9 +72,9 @@ impl Args {
         let variant = registry::find(&self.model)?;
         let size = self.size.unwrap_or(variant.size);
         if self.train {
-            self.train(variant, size)?
+            self.train(variant, size)?;
         } else {
-            self.infer(variant, size)?
+            self.infer(variant, size)?;
         }
         Ok(ExitCode::SUCCESS)
     }

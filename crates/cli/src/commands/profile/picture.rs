@@ -30,18 +30,21 @@ impl Curve {
         self.forward.iter().chain(&self.backward).copied().max().unwrap_or(0)
     }
 
-    /// The curve's corners: the share of the step that is over, and the bytes.
-    fn points(&self) -> Vec<(f64, f64)> {
-        let mut points = Vec::new();
+    /// The curve's stairs: the share of the training step that is over at the end of each, and its bytes.
+    fn stairs(&self) -> Vec<(f64, usize)> {
+        let mut stairs: Vec<(f64, usize)> = Vec::new();
         for (steps, start, length) in
             [(&self.forward, 0.0, FORWARD), (&self.backward, FORWARD, 1.0 - FORWARD)]
         {
             for (index, &bytes) in steps.iter().enumerate() {
-                let at = |index: usize| start + length * index as f64 / steps.len() as f64;
-                points.extend([(at(index), bytes as f64), (at(index + 1), bytes as f64)]);
+                let end = start + length * (index + 1) as f64 / steps.len() as f64;
+                match stairs.last_mut() {
+                    Some(last) if last.1 == bytes => last.0 = end,
+                    _ => stairs.push((end, bytes)),
+                }
             }
         }
-        points
+        stairs
     }
 }
 
@@ -86,10 +89,11 @@ pub(super) fn picture(title: &str, curves: &[Curve]) -> String {
         );
         legend += 40.0 + 6.3 * text.len() as f64;
         svg += &line;
-        for (index, (share, bytes)) in curve.points().into_iter().enumerate() {
-            let command = if index == 0 { 'M' } else { 'L' };
-            let _ = write!(svg, "{command}{:.1} {:.1}", column(share), row(bytes));
+        let _ = write!(svg, "M{LEFT} {bottom}");
+        for (end, bytes) in curve.stairs() {
+            let _ = write!(svg, "V{:.1}H{:.1}", row(bytes as f64), column(end));
         }
+        let _ = write!(svg, "V{bottom}");
         svg += "\"/>";
     }
     svg + "</svg>\n"
@@ -119,8 +123,8 @@ mod tests {
     #[test]
     fn each_step_is_a_stair_in_its_third() {
         let curve = Curve { name: "all", forward: vec![1, 3], backward: vec![2] };
-        let shares: Vec<_> = curve.points().iter().map(|(x, y)| ((x * 6.0).round() as i32, *y)).collect();
-        assert_eq!(shares, [(0, 1.0), (1, 1.0), (1, 3.0), (2, 3.0), (2, 2.0), (6, 2.0)]);
+        let stairs: Vec<_> = curve.stairs().iter().map(|(x, y)| ((x * 6.0).round() as i32, *y)).collect();
+        assert_eq!(stairs, [(1, 1), (2, 3), (6, 2)]);
         let svg = picture("net", &[curve]);
         assert!(svg.contains("all (0)") && svg.contains(">backward<") && svg.ends_with("</svg>\n"));
     }

@@ -118,7 +118,7 @@ impl Rows {
     pub(super) fn by_operator(&mut self) {
         let mut groups: Vec<(Row, usize)> = Vec::new();
         for row in self.rows.drain(..) {
-            match groups.iter_mut().find(|(group, _)| (&group.operator) == (&row.operator)) {
+            match groups.iter_mut().find(|(group, _)| group.operator == row.operator) {
                 Some((group, count)) => {
                     *count += 1;
                     group.seconds += row.seconds;

@@ -31,9 +31,9 @@ overrides! {
     model = "model", "NAME";
     /// Passes over the data
     epochs = "epochs", "N";
-    /// Images in a step
-    #[arg(short)]
-    batch_size = "batch_size", "N";
+    /// Images in a step; 'auto' takes as many as fit into --memory-limit
+    #[arg(short, visible_alias = "batch")]
+    batch_size = "batch_size", "N|auto";
     /// Peak learning rate, whatever the batch [default: the recipe's lr_base, scaled by batch / 256]
     lr = "lr", "X";
     /// Seed of the weights, the order and the augmentation
@@ -69,6 +69,10 @@ overrides! {
     train_split = "train_split", "NAME";
     /// The split to evaluate on
     val_split = "val_split", "NAME";
+    /// What computes a step on the processor: compiled (the engine) or eager (Burn)
+    step = "step", "NAME";
+    /// The format of a compiled step's maps: f32 or bf16 [default: bf16 where the processor multiplies it]
+    dtype = "dtype", "NAME";
     /// Class names, one on each line, in the order of the classes
     class_map = "class_map", "FILE";
 }
@@ -92,8 +96,12 @@ pub(crate) struct Overrides {
     set: Vec<String>,
 }
 
-/// What may change when a run continues: nothing that would change its steps, but for how long it goes on.
-const WHEN_RESUMING: [&str; 3] = ["data_dir", "epochs", "workers"];
+/// A batch size that is found.
+const AUTO: &str = "auto";
+
+/// What may change when a run continues: nothing that would change what its steps compute, rounding aside, but for how
+/// long it goes on.
+const WHEN_RESUMING: [&str; 5] = ["data_dir", "epochs", "workers", "step", "dtype"];
 
 impl Overrides {
     /// The network, if it was named.
@@ -111,10 +119,17 @@ impl Overrides {
         self.keys.initial_checkpoint.is_some()
     }
 
+    /// Whether the batch is to be as large as memory allows.
+    pub(crate) fn wants_auto_batch(&self) -> bool {
+        self.keys.batch_size.as_deref() == Some(AUTO)
+    }
+
     /// Puts everything into the recipe, and checks that it holds together.
     pub(crate) fn apply(&self, recipe: &mut Recipe) -> Result<(), RecipeError> {
         for (key, value) in self.keys.given() {
-            recipe.set(key, value)?;
+            if !(key == "batch_size" && value == AUTO) {
+                recipe.set(key, value)?;
+            }
         }
         if self.has_initial() {
             recipe.model.pretrained = false;
@@ -135,7 +150,7 @@ impl Overrides {
         match other {
             Some(key) => Err(Usage(format!(
                 "--{} would change a run that is to continue as it was; with --resume only --epochs, --data, --workers, \
-                 --strict, --threads and --device may be given",
+                 --strict, --step, --dtype, --threads and --device may be given",
                 key.replace('_', "-")
             ))),
             None => Ok(()),

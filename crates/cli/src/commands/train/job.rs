@@ -1,7 +1,9 @@
 //! One run, from a checked recipe to what is printed at its end.
 
+use super::batch;
 use super::display::Display;
 use crate::exit::Usage;
+use crate::memory::parse_size;
 use crate::network;
 use cardinal_models::{ModelError, registry};
 use cardinal_train::TrainError;
@@ -32,7 +34,11 @@ pub(crate) struct Place {
     experiment: Option<String>,
     /// Where steps are computed: cpu, vulkan or cuda
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    device: DeviceKind,
+    pub(super) device: DeviceKind,
+    /// Memory that --batch auto may plan a step for, as 8GiB; prepared images (prefetch_mib) and the evaluation come on top
+    /// [default: four fifths of what is free]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(super) memory_limit: Option<usize>,
     /// Threads of the evaluation [default: the cores that the process may use]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -60,8 +66,16 @@ fn interrupted() -> &'static AtomicBool {
     &STOP
 }
 
-/// Begins a run. `suffix` tells runs of one experiment apart.
-pub(crate) fn start(mut recipe: Recipe, place: &Place, suffix: Option<&str>) -> anyhow::Result<ExitCode> {
+/// Begins a run, with `auto_batch` with the largest batch that fits. `suffix` tells runs of one experiment apart.
+pub(crate) fn start(
+    mut recipe: Recipe,
+    auto_batch: bool,
+    place: &Place,
+    suffix: Option<&str>,
+) -> anyhow::Result<ExitCode> {
+    if auto_batch {
+        batch::choose(&mut recipe, place)?;
+    }
     let (variant, published) = registry::find_pretrained(&recipe.model.model)?;
     let published = published.cloned().unwrap_or_else(|| variant.preprocessing());
     place.device.open()?;
@@ -118,7 +132,7 @@ pub(super) fn resume(folder: Folder, checkpoint: Checkpoint, place: &Place) -> a
 }
 
 impl Place {
-    fn threads(&self) -> usize {
+    pub(super) fn threads(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
         self.threads.map_or_else(cores, usize::from)
     }

@@ -1,5 +1,6 @@
 //! Training: `train` and its short form `finetune`.
 
+mod batch;
 mod display;
 mod flags;
 mod job;
@@ -18,6 +19,7 @@ Examples:
   cardinal train                                              a small network of each family on the embedded digits
   cardinal train --data photos/ --recipe resnest --model resnest26d --epochs 90
   cardinal train --data photos/ --recipe transfer --set mixup=0.2 --set aa=rand-m9-mstd0.5
+  cardinal train --data photos/ --model tresnet_m --batch auto --memory-limit 8GiB
   cardinal train --resume output/train/20260101-120000-resnest26d-224 --epochs 120
 
 Ctrl-C stops after the step and writes 'last.safetensors', from which --resume continues; the exit code is then 130.
@@ -57,12 +59,13 @@ impl Args {
         };
         let mut recipe = Recipe::load(name)?;
         self.overrides.apply(&mut recipe)?;
+        let auto = self.overrides.wants_auto_batch();
         if self.recipe.is_some() || self.overrides.has_data() || model.is_some() {
-            return start(recipe, &self.place, None);
+            return start(recipe, auto, &self.place, None);
         }
         for model in DIGITS {
             recipe.model.model = model.into();
-            let code = start(recipe.clone(), &self.place, Some(model))?;
+            let code = start(recipe.clone(), auto, &self.place, Some(model))?;
             if code != ExitCode::SUCCESS {
                 return Ok(code);
             }
