@@ -77,6 +77,8 @@ impl Args {
     fn measure_training(&self, variant: &'static Variant, batch: Option<usize>) -> anyhow::Result<Trained> {
         let size = self.size.unwrap_or(variant.size);
         let params = summarize(variant, &ModelOptions::new(), [size; 2])?.params;
+        // Nothing of the network before counts.
+        trim_heap();
         machine::reset_peak_memory();
         // The program itself counts against the limit too.
         let held = machine::held_memory().unwrap_or(0);
