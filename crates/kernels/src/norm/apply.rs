@@ -125,7 +125,6 @@ impl NormApply {
 /// # Panics
 ///
 /// If the slices differ in length.
-#[expect(clippy::too_many_arguments, reason = "the norm's four vectors, and the two that it becomes")]
 pub fn scale_shift(
     weight: &[f32],
     bias: &[f32],

@@ -46,8 +46,9 @@ pub(super) struct Tile<const R: usize, const V: usize> {
     /// `[pixel][V vectors]`
     pub(super) panel: *const f32,
     pub(super) pixels: usize,
-    /// `[R][V vectors]`, added to.
+    /// `[R][V vectors]`, added to or overwritten.
     pub(super) sums: *mut f32,
+    pub(super) add: bool,
 }
 
 impl<const R: usize, const V: usize> Kernel for Tile<R, V> {
@@ -56,7 +57,7 @@ impl<const R: usize, const V: usize> Kernel for Tile<R, V> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         const UNROLL: usize = 4;
-        let Self { mut grad, mut panel, pixels, sums } = self;
+        let Self { mut grad, mut panel, pixels, sums, add } = self;
         // SAFETY: whoever made the tile promises that its pointers hold what the fields say, for the level of `S`.
         unsafe {
             let mut acc = [[S::splat(0.0); V]; R];
@@ -77,7 +78,7 @@ impl<const R: usize, const V: usize> Kernel for Tile<R, V> {
             for (i, row) in acc.iter().enumerate() {
                 for (j, &sum) in row.iter().enumerate() {
                     let at = sums.add((i * V + j) * S::LANES);
-                    S::store(at, S::add(S::load(at), sum));
+                    S::store(at, if add { S::add(S::load(at), sum) } else { sum });
                 }
             }
         }

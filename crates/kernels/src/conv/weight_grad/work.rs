@@ -1,19 +1,22 @@
 //! What a worker does: packs gradients, then takes panels and multiplies them.
 
 use super::tile::{Tile, rows, vectors};
-use super::{BLOCK, WeightGrad};
-use crate::Element;
+use super::{BLOCK, ConvSpec, Panel, Stretch, WeightGrad};
 use crate::conv::taken::Taken;
 use crate::simd::{Kernel, Simd};
+use crate::{Activation, Element};
 use std::ops::Range;
 
-/// Packs tiles of the gradient, `[tile][pixel][R]`, with zeros behind the last output of a group.
+/// Packs the gradients of some pixels as `[block][tile][pixel][R]`, and notes where their windows are. What stands behind
+/// the last output of a group does not matter: its sums are not read.
 pub(super) struct PackGrads<'a, T> {
     pub(super) plan: &'a WeightGrad,
-    pub(super) tiles: Range<usize>,
+    pub(super) stretch: &'a Stretch,
+    /// Among the pixels of the stretch.
+    pub(super) own: Range<usize>,
     pub(super) grad: *const T,
-    pub(super) starts: *const usize,
-    pub(super) pixels: usize,
+    pub(super) starts: *mut usize,
+    pub(super) places: *mut [i32; 2],
     pub(super) to: *mut f32,
 }
 
@@ -22,37 +25,38 @@ impl<T: Element> Kernel for PackGrads<'_, T> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let Self { plan, tiles, grad, starts, pixels, to } = self;
-        let outputs = plan.spec.group_outputs();
-        let rows = rows::<S>();
-        for tile in tiles {
-            let first = tile % plan.tiles * rows;
-            let width = rows.min(outputs - first);
-            let channel = tile / plan.tiles * outputs + first;
-            // Whole vectors as far as they stay inside the pixel: masked stores take many times as long on some processors.
-            let reach = rows.next_multiple_of(S::LANES);
-            let whole = width == rows && channel + reach <= plan.spec.output.c;
-            // SAFETY: `to` holds every tile; each pixel's start was located inside the gradient, whose channels reach as
-            // far as `width` says, and a vector further if `whole`.
-            unsafe {
-                let to = to.add(tile * plan.grad_tile());
-                for pixel in 0..pixels {
-                    let from = grad.add(*starts.add(pixel) + channel);
-                    let to = to.add(pixel * rows);
-                    // What runs into the next pixels is written over when these follow.
-                    let follows = (pixels - pixel) * rows >= reach;
-                    for lane in (0..rows).step_by(S::LANES) {
-                        let here = S::LANES.min(rows - lane);
-                        let value = if whole {
-                            T::load::<S>(from.add(lane))
-                        } else {
-                            T::load_part::<S>(from.add(lane.min(width)), width.saturating_sub(lane).min(here))
-                        };
-                        if follows {
-                            S::store(to.add(lane), value);
-                        } else {
-                            S::store_part(to.add(lane), value, here);
-                        }
+        let Self { plan, stretch, own, grad, starts, places, to } = self;
+        let ConvSpec { input, output, stride, padding, .. } = &plan.spec;
+        if own.is_empty() {
+            return;
+        }
+        let pixel = stretch.pixels.start + own.start;
+        let (row, mut x) = (pixel / output.w, pixel % output.w);
+        let (mut image, mut y) = (row / output.h, row % output.h);
+        for block in 0..stretch.blocks {
+            let all = stretch.block(block);
+            for pixel in all.start.max(own.start)..all.end.min(own.end) {
+                // The first window starts in the halo, which is at least as wide as the padding.
+                let start = image * input.image()
+                    + (y * stride[0] + input.halo.top - padding[0]) * input.row()
+                    + (x * stride[1] + input.halo.left - padding[1]) * input.c;
+                let place = [y * stride[0], x * stride[1]];
+                let place = [0, 1].map(|axis| place[axis] as i32 - padding[axis] as i32);
+                let from = image * output.image() + output.at(y as isize, x as isize);
+                // SAFETY: the tables and the packed gradients hold every pixel of a stretch, and the gradient this one.
+                unsafe {
+                    *starts.add(pixel) = start;
+                    *places.add(pixel) = place;
+                    let to = to.add(block * plan.grad_block() + (pixel - all.start) * rows::<S>());
+                    let reach = const { rows::<S>().next_multiple_of(S::LANES) };
+                    let shared = (own.end - pixel) * rows::<S>() < reach && own.end < all.end;
+                    pixel_tiles::<S, T>(plan, grad.add(from), to, shared);
+                }
+                x += 1;
+                if x == output.w {
+                    (x, y) = (0, y + 1);
+                    if y == output.h {
+                        (y, image) = (0, image + 1);
                     }
                 }
             }
@@ -60,19 +64,58 @@ impl<T: Element> Kernel for PackGrads<'_, T> {
     }
 }
 
-/// Items: panels by chunks of tiles.
+/// Packs the gradients of one pixel for all tiles. Vectors are written whole, into the next pixels, which come after;
+/// unless one of these is `shared`, another worker's.
+///
+/// # Safety
+///
+/// The pixel can be read, and its place in every tile and what follows it written; the processor has the level of `S`.
+#[inline(always)]
+unsafe fn pixel_tiles<S: Simd, T: Element>(plan: &WeightGrad, from: *const T, to: *mut f32, shared: bool) {
+    let (c, outputs, rows) = (plan.spec.output.c, plan.spec.group_outputs(), rows::<S>());
+    let mut to = to;
+    for group in 0..plan.spec.groups {
+        let first = group * outputs;
+        for channel in (first..first + outputs).step_by(rows) {
+            for lane in (0..rows).step_by(S::LANES) {
+                // SAFETY: the same contract; no more than the channels of the pixel are read.
+                unsafe {
+                    let left = c.saturating_sub(channel + lane);
+                    let value = if left >= S::LANES {
+                        T::load::<S>(from.add(channel + lane))
+                    } else {
+                        T::load_part::<S>(from.wrapping_add(channel + lane), left)
+                    };
+                    if shared {
+                        S::store_part(to.add(lane), value, (rows - lane).min(S::LANES));
+                    } else {
+                        S::store(to.add(lane), value);
+                    }
+                }
+            }
+            to = to.wrapping_add(plan.grad_tile());
+        }
+    }
+}
+
+/// Items: chunks of tiles by panels.
 pub(super) struct Items<'a, T> {
     pub(super) plan: &'a WeightGrad,
+    pub(super) stretch: &'a Stretch,
     pub(super) chunks: usize,
     pub(super) own: Range<usize>,
     /// The counter, and whose share it counts.
     pub(super) taken: (Taken, usize),
     pub(super) input: *const T,
+    /// The scale and the shift of the norm, if there is one.
+    pub(super) norm: [*const f32; 2],
     pub(super) starts: *const usize,
-    pub(super) pixels: usize,
+    pub(super) places: *const [i32; 2],
     pub(super) grads: *const f32,
     pub(super) panel: *mut f32,
     pub(super) sums: *mut f32,
+    /// Whether there are sums to add to.
+    pub(super) add: bool,
 }
 
 impl<T: Element> Kernel for Items<'_, T> {
@@ -81,7 +124,6 @@ impl<T: Element> Kernel for Items<'_, T> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let (taken, owner) = self.taken;
-        let panels = self.plan.panels.len();
         loop {
             // SAFETY: the counter has a line for the owner.
             let item = self.own.start + unsafe { taken.next(owner) };
@@ -89,18 +131,16 @@ impl<T: Element> Kernel for Items<'_, T> {
                 return;
             }
             // One chunk of tiles after the other: it stays in the second cache while all panels go over it.
-            let (panel, chunk) = (item % panels, item / panels);
-            // SAFETY: the same contract as this kernel's; the item is this worker's alone.
-            unsafe {
-                let tiles = crate::share(self.plan.tiles, self.chunks, chunk);
-                let blocks = self.pixels.div_ceil(BLOCK);
-                for block in 0..blocks {
-                    let pixels = crate::share(self.pixels, blocks, block);
-                    self.pack::<S>(panel, &pixels);
+            let (panel, chunk) = (item % self.plan.panels.len(), item / self.plan.panels.len());
+            let tiles = crate::share(self.plan.tiles, self.chunks, chunk);
+            for block in 0..self.stretch.blocks {
+                // SAFETY: the same contract as this kernel's; the item is this worker's alone.
+                unsafe {
+                    self.pack::<S>(panel, block);
                     if const { vectors::<S>() == 4 } {
-                        self.multiply::<S, 4>(panel, tiles.clone(), &pixels);
+                        self.multiply::<S, 4>(panel, block, tiles.clone());
                     } else {
-                        self.multiply::<S, 2>(panel, tiles.clone(), &pixels);
+                        self.multiply::<S, 2>(panel, block, tiles.clone());
                     }
                 }
             }
@@ -109,30 +149,88 @@ impl<T: Element> Kernel for Items<'_, T> {
 }
 
 impl<T: Element> Items<'_, T> {
-    /// Packs `pixels` of a panel, `[pixel][V vectors]`, with zeros behind its last element.
+    /// Packs a panel for a block of pixels, `[pixel][V vectors]`, with zeros behind its last element.
     ///
     /// # Safety
     ///
     /// The starts and the panel lie inside the input, and there is memory for a panel.
     #[inline(always)]
-    unsafe fn pack<S: Simd>(&self, panel: usize, pixels: &Range<usize>) {
-        let panel = &self.plan.panels[panel];
-        let all = vectors::<S>() * S::LANES;
+    unsafe fn pack<S: Simd>(&self, index: usize, block: usize) {
+        let panel = &self.plan.panels[index];
+        let pixels = self.stretch.block(block);
         // SAFETY: the same contract.
         unsafe {
-            for (place, pixel) in pixels.clone().enumerate() {
-                let from = self.input.add(*self.starts.add(pixel) + panel.offset);
-                let to = self.panel.add(place * all);
-                for lane in (0..all).step_by(S::LANES) {
-                    let value = if panel.width == all {
-                        T::load::<S>(from.add(lane))
-                    } else {
-                        T::load_part::<S>(
-                            from.add(lane.min(panel.width)),
-                            panel.width.saturating_sub(lane).min(S::LANES),
-                        )
-                    };
-                    S::store(to.add(lane), value);
+            // The lines of the next block come from far, one of each pixel: too scattered for the processor to notice.
+            let next = self.next_pack(index, block);
+            let input = self.input.add(panel.offset);
+            let starts = self.starts.add(pixels.start);
+            match (self.plan.norm, vectors::<S>()) {
+                (Some(slope), _) => self.pack_norm::<S>(panel, pixels, slope),
+                (None, 2) if panel.width == 2 * S::LANES => {
+                    pack::<S, T, 2>(input, starts, pixels.len(), next, self.panel);
+                }
+                (None, 4) if panel.width == 4 * S::LANES => {
+                    pack::<S, T, 4>(input, starts, pixels.len(), next, self.panel);
+                }
+                (None, _) => pack_part::<S, T>(input, starts, pixels.len(), panel.width, self.panel),
+            }
+        }
+    }
+
+    /// Where the panel of the block after this one begins, and its starts: of the same panel, or of the next one.
+    ///
+    /// # Safety
+    ///
+    /// As [`Items::pack`].
+    #[inline(always)]
+    unsafe fn next_pack(&self, index: usize, block: usize) -> (*const T, *const usize) {
+        let (panel, block) = if block + 1 < self.stretch.blocks {
+            (index, block + 1)
+        } else {
+            ((index + 1).min(self.plan.panels.len() - 1), 0)
+        };
+        // SAFETY: the same contract. Blocks differ by one pixel at most, and the table has room behind them.
+        unsafe {
+            let starts = self.starts.add(self.stretch.block(block).start);
+            (self.input.add(self.plan.panels[panel].offset), starts)
+        }
+    }
+
+    /// The same of what the norm and its activation make of the input; nothing, where a tap lies outside the map.
+    ///
+    /// # Safety
+    ///
+    /// As [`Items::pack`].
+    #[inline(always)]
+    unsafe fn pack_norm<S: Simd>(&self, panel: &Panel, pixels: Range<usize>, slope: f32) {
+        let spec = &self.plan.spec;
+        let (h, w) = (spec.input.h as i32, spec.input.w as i32);
+        let [y, x] = [0, 1].map(|axis| (panel.tap[axis] * spec.dilation[axis]) as i32);
+        let channel = panel.group * spec.group_inputs() + panel.channel;
+        let all = vectors::<S>() * S::LANES;
+        let activation = Activation::LeakyRelu(slope);
+        for lane in (0..all).step_by(S::LANES) {
+            let width = panel.width.saturating_sub(lane).min(S::LANES);
+            // SAFETY: the same contract; no more than the channels of the panel are read.
+            unsafe {
+                let scale = S::load_part(self.norm[0].wrapping_add(channel + lane), width);
+                let shift = S::load_part(self.norm[1].wrapping_add(channel + lane), width);
+                let mut to = self.panel.add(lane);
+                for pixel in pixels.clone() {
+                    let [top, left] = *self.places.add(pixel);
+                    let inside = (0..h).contains(&(top + y)) && (0..w).contains(&(left + x));
+                    let mut value = S::splat(0.0);
+                    if inside {
+                        let from = self.input.wrapping_add(*self.starts.add(pixel) + panel.offset + lane);
+                        value = if width == S::LANES {
+                            T::load::<S>(from)
+                        } else {
+                            T::load_part::<S>(from, width)
+                        };
+                        value = activation.apply::<S>(S::add(S::mul(value, scale), shift));
+                    }
+                    S::store(to, value);
+                    to = to.add(all);
                 }
             }
         }
@@ -144,30 +242,85 @@ impl<T: Element> Items<'_, T> {
     ///
     /// The tiles are packed, and nobody else has these sums.
     #[inline(always)]
-    unsafe fn multiply<S: Simd, const V: usize>(
-        &self,
-        panel: usize,
-        tiles: Range<usize>,
-        pixels: &Range<usize>,
-    ) {
+    unsafe fn multiply<S: Simd, const V: usize>(&self, panel: usize, block: usize, tiles: Range<usize>) {
         let plan = self.plan;
         let group = plan.panels[panel].group;
         let size = plan.shape.rows * plan.shape.width;
+        let pixels = self.stretch.block(block).len().min(BLOCK);
+        let add = self.add || block > 0;
         for tile in tiles {
             // SAFETY: the same contract.
             unsafe {
-                let grad = self
-                    .grads
-                    .add((group * plan.tiles + tile) * plan.grad_tile() + pixels.start * plan.shape.rows);
-                let sums = self.sums.add((panel * plan.tiles + tile) * size);
-                let (panel, pixels) = (self.panel.cast_const(), pixels.len());
+                let grad = block * plan.grad_block() + (group * plan.tiles + tile) * plan.grad_tile();
+                let grad = self.grads.add(grad);
+                let sums = self.sums.add(panel * plan.panel_sums() + tile * size);
+                let panel = self.panel.cast_const();
                 if const { rows::<S>() == 2 } {
-                    S::outline(Tile::<2, V> { grad, panel, pixels, sums });
+                    S::outline(Tile::<2, V> { grad, panel, pixels, sums, add });
                 } else if const { rows::<S>() == 6 } {
-                    S::outline(Tile::<6, V> { grad, panel, pixels, sums });
+                    S::outline(Tile::<6, V> { grad, panel, pixels, sums, add });
                 } else {
-                    S::outline(Tile::<14, V> { grad, panel, pixels, sums });
+                    S::outline(Tile::<14, V> { grad, panel, pixels, sums, add });
                 }
+            }
+        }
+    }
+}
+
+/// Packs a whole panel, and asks for the next one.
+///
+/// # Safety
+///
+/// The panel can be read at every start, `to` has room for it, and the processor has the level of `S`.
+#[inline(always)]
+unsafe fn pack<S: Simd, T: Element, const V: usize>(
+    input: *const T,
+    starts: *const usize,
+    pixels: usize,
+    next: (*const T, *const usize),
+    to: *mut f32,
+) {
+    for pixel in 0..pixels {
+        // SAFETY: the same contract; the next panel's addresses need not be valid.
+        unsafe {
+            S::prefetch_l2(next.0.wrapping_add(*next.1.add(pixel)).cast());
+            let from = input.add(*starts.add(pixel));
+            let to = to.add(pixel * V * S::LANES);
+            for v in 0..V {
+                S::store(to.add(v * S::LANES), T::load::<S>(from.add(v * S::LANES)));
+            }
+        }
+    }
+}
+
+/// Packs a panel of `width` elements, with zeros behind them.
+///
+/// # Safety
+///
+/// As [`pack`].
+#[inline(always)]
+unsafe fn pack_part<S: Simd, T: Element>(
+    input: *const T,
+    starts: *const usize,
+    pixels: usize,
+    width: usize,
+    to: *mut f32,
+) {
+    let all = vectors::<S>() * S::LANES;
+    for lane in (0..all).step_by(S::LANES) {
+        let count = width.saturating_sub(lane).min(S::LANES);
+        for pixel in 0..pixels {
+            // SAFETY: the same contract; no more than the elements of the panel are read.
+            unsafe {
+                let from = input.wrapping_add(*starts.add(pixel) + lane);
+                let value = if count == S::LANES {
+                    T::load::<S>(from)
+                } else if count == 0 {
+                    S::splat(0.0)
+                } else {
+                    T::load_part::<S>(from, count)
+                };
+                S::store(to.add(pixel * all + lane), value);
             }
         }
     }

@@ -236,10 +236,10 @@ impl Winograd {
             let to = packed.at(panel * self.tile.points() * inputs * width);
             match self.tile {
                 Tile::Two => {
-                    self.isa.call(Pack::<2> { weights, group, first, count, inputs, width, to, far })
+                    self.isa.call(Pack::<2> { weights, group, first, count, inputs, width, to, far });
                 }
                 Tile::Four => {
-                    self.isa.call(Pack::<4> { weights, group, first, count, inputs, width, to, far })
+                    self.isa.call(Pack::<4> { weights, group, first, count, inputs, width, to, far });
                 }
             }
         }
