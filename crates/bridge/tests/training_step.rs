@@ -87,14 +87,21 @@ fn check(name: &str) {
                 worst = worst.max((norm - expected).abs() / (expected + 1e-3 * total));
                 square += norm * norm;
             } else {
-                assert!((norm - expected).abs() <= 2e-5 * expected, "{name}: norm {norm}, PyTorch {expected}");
+                assert!(
+                    (norm - expected).abs() <= 2e-5 * expected,
+                    "{name}: norm {norm}, PyTorch {expected}"
+                );
             }
             compared += 1;
         }
         let keys = ["grad_norms", "running_mean_norms", "running_var_norms"];
         assert_eq!(compared, keys.iter().map(|key| golden[key].as_object().unwrap().len()).sum::<usize>());
         assert!((square.sqrt() - total).abs() <= 5e-3 * total, "total {} PyTorch {total}", square.sqrt());
-        println!("{name} {}: loss {:.1e}, gradients {worst:.1e}", recompute.name(), (loss - expected).abs() / expected);
+        println!(
+            "{name} {}: loss {:.1e}, gradients {worst:.1e}",
+            recompute.name(),
+            (loss - expected).abs() / expected
+        );
     }
 }
 

@@ -50,7 +50,9 @@ pub enum TrainError {
     #[error("the device failed: {0}")]
     Device(String),
     /// The network cannot be trained by a compiled step.
-    #[error("{model} cannot be compiled for training: {reason}; --step eager trains it operation by operation")]
+    #[error(
+        "{model} cannot be compiled for training: {reason}; --step eager trains it operation by operation"
+    )]
     NotCompiled {
         /// The model.
         model: String,

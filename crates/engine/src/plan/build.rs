@@ -125,10 +125,12 @@ impl<'a> Builder<'a> {
             Op::Unary(unary) => self.unary(*unary, input, output)?,
             Op::Binary(binary) => self.binary(node, *binary, output)?,
             Op::MaxPool(window) => Kernel::MaxPool(k::MaxPool::new(pool(window, input, output), isa)?),
-            Op::AvgPool { window: Window { padding: [top, left, bottom, right], .. }, count_padding: true }
-                if (top, left) != (bottom, right) =>
-            {
-                let reason = format!("padding {:?} that counts in means is not even", [top, left, bottom, right]);
+            Op::AvgPool {
+                window: Window { padding: [top, left, bottom, right], .. },
+                count_padding: true,
+            } if (top, left) != (bottom, right) => {
+                let reason =
+                    format!("padding {:?} that counts in means is not even", [top, left, bottom, right]);
                 return Err(Refused::Reason(reason));
             }
             Op::AvgPool { window, count_padding } => {
