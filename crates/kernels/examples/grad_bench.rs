@@ -1,5 +1,6 @@
-//! How fast the gradients of ResNet-50's convolutions are computed and their weights packed, for a batch of 16 in `f32`:
-//! `cargo run --release -p cardinal-kernels --example grad_bench -- [pack|weight|data] [FILTER]`.
+//! How fast the gradients of ResNet-50's convolutions are computed and their weights packed, and what its norms read and
+//! write, for a batch of 16 in `f32`:
+//! `cargo run --release -p cardinal-kernels --example grad_bench -- [pack|norm|weight|data] [FILTER]`.
 //!
 //! Times are the best of several runs; the totals count each layer as often as the network has it.
 
@@ -7,8 +8,9 @@
 #![allow(clippy::unwrap_used, reason = "a program for developers")]
 
 use cardinal_kernels::{
-    Activation, Conv, ConvSpec, DType, DataGrad, DataGradIo, Halo, Isa, Line, Map, Pool, WeightGrad,
-    WeightGradIo, as_f32, as_f32_mut, zeroed,
+    Activation, Conv, ConvSpec, DType, DataGrad, DataGradIo, Halo, Isa, Line, Map, NormApply, NormApplyIo,
+    NormGrad, NormGradIo, NormSource, NormStats, Pool, WeightGrad, WeightGradIo, Write, as_f32, as_f32_mut,
+    zeroed,
 };
 use std::time::Instant;
 
@@ -122,6 +124,58 @@ fn pack(isa: Isa, dtype: DType, threads: usize) {
     );
 }
 
+/// Times what a norm does, in bytes that must be read and written.
+fn norm(isa: Isa, threads: usize) {
+    let pool = Pool::new(threads, true);
+    for (size, c) in [(112, 64), (56, 64), (56, 256), (28, 512), (14, 1024), (7, 2048)] {
+        let map = Map::new(size, size, c);
+        let count = IMAGES * map.image();
+        let (x, mut dy) = (numbers(count), numbers(count));
+        let mut rows = vec![vec![0.5_f32; c]; 6];
+        let [weight, bias, mean, var, weight_grad, bias_grad] = &mut rows[..] else { return };
+        let stats = NormStats::new(map, isa).unwrap();
+        let apply = NormApply::new(map, map, 0.0, isa).unwrap();
+        let grad = NormGrad::new([map; 3], NormSource::Input, 0.0, isa).unwrap();
+        let mut scratch = zeroed(grad.scratch(threads).max(stats.scratch(threads)));
+        let of_stats = best(|| {
+            let into = [&mut weight_grad[..], &mut bias_grad[..]];
+            stats.run(&pool, IMAGES, as_f32(&x), into, &mut scratch).unwrap();
+        });
+        let of_apply = best(|| {
+            let output = as_f32_mut(&mut dy);
+            let (input, residual) = (Some(as_f32(&x)), None);
+            let io = NormApplyIo { input, output, residual, scale: weight, shift: bias };
+            apply.run(&pool, IMAGES, io).unwrap();
+        });
+        let of_grad = best(|| {
+            let io = NormGradIo {
+                kept: as_f32(&x),
+                output: None,
+                grad: None,
+                result: as_f32_mut(&mut dy),
+                write: Write::Replace,
+                weight,
+                bias,
+                mean,
+                var,
+                epsilon: 1e-5,
+                weight_grad,
+                bias_grad,
+                scratch: &mut scratch,
+            };
+            grad.run(&pool, IMAGES, io).unwrap();
+        });
+        let rate = |maps: usize, seconds: f64| (maps * count * 4) as f64 / seconds / 1e9;
+        println!(
+            "norm t{threads} {size:>3} {c:>4}: statistics {:.1} GB/s, apply {:.1} GB/s, gradients {:.1} GB/s ({:.2} ms)",
+            rate(1, of_stats),
+            rate(2, of_apply),
+            rate(5, of_grad),
+            of_grad * 1e3
+        );
+    }
+}
+
 /// Times one gradient of every layer.
 fn time(what: &str, filter: &str, isa: Isa, threads: usize) {
     let pool = Pool::new(threads, true);
@@ -177,6 +231,9 @@ fn main() {
         if asked("pack") {
             pack(isa, DType::F32, threads);
             pack(isa, DType::Bf16, threads);
+        }
+        if asked("norm") {
+            norm(isa, threads);
         }
         for what in ["weight", "data"].into_iter().filter(|what| asked(what)) {
             time(what, filter, isa, threads);

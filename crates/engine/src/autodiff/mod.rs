@@ -5,7 +5,7 @@
 //! tape says what is computed again in the backward pass instead of being kept ([`Recompute`]); what lies where in memory,
 //! and what is done in place, is the plan's business ([`crate::train`]).
 //!
-//! [`reference`] says what every operator of a tape means, in `f64`.
+//! [`mod@reference`] says what every operator of a tape means, in `f64`.
 
 mod backward;
 mod forward;

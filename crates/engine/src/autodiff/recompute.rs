@@ -10,10 +10,10 @@ pub enum Recompute {
     None,
     /// What takes one pass over memory: norms with their activations, attention, average pooling, dropping. A norm with a
     /// leaky activation is inverted instead (TResNet section 2.1).
-    #[default]
     Cheap,
     /// That, and convolutions of one pixel that widen their input twofold or more: they are a small part of the
     /// arithmetic and a large part of the memory.
+    #[default]
     Expansions,
 }
 

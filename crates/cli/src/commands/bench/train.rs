@@ -23,7 +23,7 @@ pub(super) struct Flags {
     pub(super) train: bool,
     /// What the backward pass computes again to save memory: none, cheap (norms, attention, pooling) or expansions (1x1
     /// convolutions that widen their input too)
-    #[arg(long, value_name = "WHAT", default_value = "cheap", value_parser = recompute, requires = "train")]
+    #[arg(long, value_name = "WHAT", default_value = "expansions", value_parser = recompute, requires = "train")]
     recompute: Recompute,
     /// Find the largest batch that fits into --memory-limit, and confirm it by a step
     #[arg(long, requires = "train", conflicts_with = "batch")]

@@ -52,7 +52,7 @@ pub(crate) struct Args {
     #[arg(long)]
     train: bool,
     /// What the backward pass computes again to save memory: none, cheap or expansions
-    #[arg(long, value_name = "WHAT", default_value = "cheap", value_parser = recompute, requires = "train")]
+    #[arg(long, value_name = "WHAT", default_value = "expansions", value_parser = recompute, requires = "train")]
     recompute: Recompute,
     /// Draw how much memory the maps take over a step of training, for each kind of --recompute
     #[arg(long, value_name = "FILE", requires = "train")]

@@ -2,7 +2,7 @@
 //!
 //! Training plans are tested against this, and this against finite differences. It is written to be read, not to be fast.
 //! Where an operator is linear, its loops are written once, as a list of what each output reads with which weight
-//! ([`taps`]): the forward pass follows it in one direction, the gradient in the other.
+//! (`taps`): the forward pass follows it in one direction, the gradient in the other.
 
 mod activation;
 mod attention;
