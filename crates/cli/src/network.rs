@@ -44,6 +44,8 @@ pub(crate) struct Loaded {
     pub(crate) preprocessing: Pretrained,
     /// Class names that came with the weights.
     pub(crate) classes: Option<Vec<String>>,
+    /// Whether an image may be of several classes, or of none: each then has a probability of its own.
+    pub(crate) multi_label: bool,
 }
 
 /// What runs: a module, or graphs that were captured from one before.
@@ -205,20 +207,29 @@ impl Choice {
         }
         let classes = weights.info.classes.clone();
         let preprocessing = weights.preprocessing(preprocessing);
+        let multi_label = is_multi_label(&weights.info.metadata);
         let model = build(variant, &weights.tensors, file)?;
-        Ok(Loaded::new(model, preprocessing, classes))
+        Ok(Loaded { multi_label, ..Loaded::new(model, preprocessing, classes) })
     }
 }
 
 impl Loaded {
     fn new(model: Model, preprocessing: Pretrained, classes: Option<Vec<String>>) -> Self {
-        Self { network: Network::Module(Box::new(model)), preprocessing, classes }
+        Self { network: Network::Module(Box::new(model)), preprocessing, classes, multi_label: false }
     }
 }
 
 /// What [`read_compiled`] finds beside the graphs.
 pub(crate) const PREPROCESSING: &str = "pretrained_cfg";
 pub(crate) const CLASSES: &str = "label_names";
+/// In the terms of Hugging Face's configurations.
+pub(crate) const PROBLEM_TYPE: &str = "problem_type";
+const MULTI_LABEL: &str = "multi_label_classification";
+
+/// Whether a file's metadata say that an image may have several labels.
+fn is_multi_label(metadata: &BTreeMap<String, String>) -> bool {
+    metadata.get(PROBLEM_TYPE).is_some_and(|text| text == MULTI_LABEL)
+}
 
 /// A compiled file's metadata: what its graphs do not say, in timm's terms.
 pub(crate) fn compiled_metadata(loaded: &Loaded) -> BTreeMap<String, String> {
@@ -246,6 +257,9 @@ pub(crate) fn compiled_metadata(loaded: &Loaded) -> BTreeMap<String, String> {
     if let Some(classes) = &loaded.classes {
         metadata.insert(CLASSES.to_owned(), serde_json::json!(classes).to_string());
     }
+    if loaded.multi_label {
+        metadata.insert(PROBLEM_TYPE.to_owned(), MULTI_LABEL.to_owned());
+    }
     metadata
 }
 
@@ -267,7 +281,8 @@ fn read_compiled(path: &Path) -> anyhow::Result<Loaded> {
     };
     info!("{}: {name} for {} input sizes", path.display(), graphs.len());
     let preprocessing = Pretrained { size, ..config.over(base) };
-    Ok(Loaded { network: Network::Graphs(graphs), preprocessing, classes })
+    let multi_label = is_multi_label(&metadata);
+    Ok(Loaded { network: Network::Graphs(graphs), preprocessing, classes, multi_label })
 }
 
 fn say_which(file: &Path, variant: &Variant, candidates: &[&'static Variant]) {

@@ -363,3 +363,38 @@ fn a_full_disk_leaves_the_last_checkpoint() {
     cardinal(&["train", "--epochs", "2", "--threads", "1", "--quiet", "--resume", folder.to_str().unwrap()])
         .ok();
 }
+
+#[test]
+fn classes_of_a_multi_label_run_have_probabilities_of_their_own() {
+    let place = Place::new();
+    let data = place.data(4);
+    let rows = ["a", "b", "c"]
+        .map(|class| (0..4).map(|i| format!("train/{class}/{i:02}.bmp,{class}|shape\n")).collect::<String>());
+    fs::write(place.path("data/labels.csv"), format!("file_name,labels\n{}", rows.concat())).unwrap();
+    let output = place.text("runs");
+    let recipe =
+        ["--recipe", "digits", "--model", "resnest14_digits", "--set", "loss=asymmetric", "--epochs", "1"];
+    let rest =
+        ["--batch-size", "4", "--warmup-epochs", "0", "--smoothing", "0", "--set", "eval_metric=map", "--quiet"];
+    let start = ["train", "--data", &data, "--output", &output, "--experiment", "many", "--json"];
+    let said = cardinal(&[&start[..], &recipe, &rest].concat()).ok();
+    let last = place.text("runs/many/last.safetensors");
+    let (plain, compiled) = (place.text("plain.safetensors"), place.text("compiled.safetensors"));
+    cardinal(&["convert", &last, &plain]).ok();
+    cardinal(&["compile", "--checkpoint", &last, "--output", &compiled]).ok();
+    let image = place.text("data/val/b/03.bmp");
+    let predict = |flag: &str, file: &str| {
+        let said = cardinal(&["predict", flag, file, "--json", &image]).ok();
+        let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let rows = said[0]["predictions"].as_array().unwrap();
+        rows.iter().map(|row| row["probability"].as_f64().unwrap()).collect::<Vec<_>>()
+    };
+    let probabilities = predict("--checkpoint", &last);
+    assert_eq!(probabilities.len(), 4);
+    assert!((probabilities.iter().sum::<f64>() - 1.0).abs() > 0.05, "{probabilities:?}");
+    for (flag, file) in [("--checkpoint", &plain), ("--compiled", &compiled)] {
+        let others = predict(flag, file);
+        let close = |(a, b): (&f64, &f64)| (a - b).abs() < 1e-5;
+        assert!(probabilities.iter().zip(&others).all(close), "{probabilities:?} {others:?}");
+    }
+}

@@ -14,7 +14,7 @@ use crate::schedule::{LrSchedule, Rates};
 use crate::step::{
     CompiledOptions, CompiledStep, EagerStep, Step, StepInput, StepOutput, StepSettings, dtype,
 };
-use cardinal_data::{Batch, Dataset, Loader, Preprocess, Random};
+use cardinal_data::{Batch, Dataset, Loader, Preprocess, Random, Task};
 use cardinal_models::registry::{Pretrained, Variant};
 use cardinal_weights::NamedTensors;
 use std::sync::Arc;
@@ -171,6 +171,7 @@ impl<'a> Run<'a> {
         let about = About {
             model: variant.name.into(),
             classes: train.classes().to_vec(),
+            multi_label: train.task() == Task::MultiLabel,
             preprocessing: pipeline::describe_preprocessing(variant.name, &preprocess),
         };
         let run = Self {

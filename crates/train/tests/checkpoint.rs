@@ -29,6 +29,7 @@ fn at(epoch: usize, batch: usize, value: f32) -> Checkpoint {
         about: About {
             model: "m".into(),
             classes: vec!["a".into(), "b \"q\"".into()],
+            multi_label: true,
             preprocessing: "{}".into(),
         },
     }

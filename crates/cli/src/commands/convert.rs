@@ -1,5 +1,5 @@
 use crate::exit::Usage;
-use crate::network::{CLASSES, PREPROCESSING, build, read_weights};
+use crate::network::{CLASSES, PREPROCESSING, PROBLEM_TYPE, build, read_weights};
 use anyhow::Context;
 use cardinal_models::registry;
 use cardinal_models::weights::state_dict;
@@ -75,7 +75,7 @@ impl Args {
         let mut tensors = state_dict(&build(variant, &file.tensors, &self.input)?)?;
         let mut metadata = BTreeMap::from([("architecture".to_owned(), variant.name.to_owned())]);
         // What a training checkpoint says of its images and classes goes along.
-        for key in [PREPROCESSING, CLASSES] {
+        for key in [PREPROCESSING, CLASSES, PROBLEM_TYPE] {
             metadata.extend(file.info.metadata.get(key).map(|text| (key.to_owned(), text.clone())));
         }
         if let Some(naming) = self.names.naming() {

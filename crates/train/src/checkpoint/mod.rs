@@ -95,6 +95,8 @@ pub struct About {
     pub model: String,
     /// The classes' names, by index.
     pub classes: Vec<String>,
+    /// Whether an image has any number of labels, so that each class has a probability of its own.
+    pub multi_label: bool,
     /// How images are prepared, as JSON in timm's terms.
     pub preprocessing: String,
 }
@@ -117,7 +119,7 @@ impl Checkpoint {
         }
         let saved = Saved { version: VERSION, updates: *updates, progress: self.progress.clone() };
         let json = |error: serde_json::Error| TrainError::State(error.to_string());
-        let texts = BTreeMap::from([
+        let mut texts = BTreeMap::from([
             (TRAINING_KEY.to_owned(), serde_json::to_string(&saved).map_err(json)?),
             ("recipe".to_owned(), self.recipe.to_toml()),
             ("arch".to_owned(), self.about.model.clone()),
@@ -126,6 +128,9 @@ impl Checkpoint {
             ("label_names".to_owned(), serde_json::to_string(&self.about.classes).map_err(json)?),
             ("pretrained_cfg".to_owned(), self.about.preprocessing.clone()),
         ]);
+        if self.about.multi_label {
+            texts.insert(PROBLEM_TYPE.to_owned(), MULTI_LABEL.to_owned());
+        }
         write_safetensors(path, &tensors, &texts).map_err(|error| TrainError::Save(error.to_string()))
     }
 
@@ -162,11 +167,20 @@ impl Checkpoint {
         let recipe = Recipe::parse(text("recipe"), &format!("{}: recipe", path.display()))?;
         let classes = serde_json::from_str(text("label_names"))
             .map_err(|error| fail(format!("its classes cannot be read: {error}")))?;
-        let about =
-            About { model: text("arch").into(), classes, preprocessing: text("pretrained_cfg").into() };
+        let about = About {
+            model: text("arch").into(),
+            classes,
+            multi_label: text(PROBLEM_TYPE) == MULTI_LABEL,
+            preprocessing: text("pretrained_cfg").into(),
+        };
         Ok(Self { state, progress: saved.progress, recipe, about })
     }
 }
+
+/// The key under which a file says what its classes mean to each other, in the terms of Hugging Face's configurations,
+/// and what it says where an image has any number of labels.
+const PROBLEM_TYPE: &str = "problem_type";
+const MULTI_LABEL: &str = "multi_label_classification";
 
 /// The form of the file that this code writes and reads.
 const VERSION: u32 = 1;

@@ -117,13 +117,14 @@ impl Args {
         if sources.iter().all(Result::is_err) {
             return self.report(&[], sources.into_iter().filter_map(Result::err).collect());
         }
-        let Loaded { network, preprocessing, classes } = self.choice.load()?;
+        let Loaded { network, preprocessing, classes, multi_label } = self.choice.load()?;
         let names = render::names(names.or(classes), network.num_classes())?;
         let preprocess = self.preparation.over(&preprocessing);
         let (height, width) = preprocess.size;
         let batch = sources.len().min(usize::from(self.batch_size));
         let runner = self.compute.prepare(network, batch, [3, height as usize, width as usize])?;
-        let (outcomes, failures) = self.classify(runner, &preprocess, sources, &names)?;
+        let scores: fn(&mut [f32]) = if multi_label { sigmoid } else { softmax };
+        let (outcomes, failures) = self.classify(runner, &preprocess, sources, (&names, scores))?;
         self.report(&outcomes, failures)
     }
 
@@ -132,7 +133,7 @@ impl Args {
         mut runner: Runner,
         preprocess: &Preprocess,
         sources: Vec<Result<Source, DataError>>,
-        names: &[String],
+        classes: Classes<'_>,
     ) -> anyhow::Result<(Vec<Outcome>, Vec<DataError>)> {
         let bar = progress::items(sources.len(), "images");
         let (mut outcomes, mut failures) = (Vec::new(), Vec::new());
@@ -146,11 +147,11 @@ impl Args {
                 Err(error) => failures.push(error),
             }
             if batch.files.len() == usize::from(self.batch_size) {
-                outcomes.extend(self.flush(&mut batch, &mut runner, names)?);
+                outcomes.extend(self.flush(&mut batch, &mut runner, classes)?);
             }
             bar.inc(1);
         }
-        outcomes.extend(self.flush(&mut batch, &mut runner, names)?);
+        outcomes.extend(self.flush(&mut batch, &mut runner, classes)?);
         bar.finish_and_clear();
         Ok((outcomes, failures))
     }
@@ -159,7 +160,7 @@ impl Args {
         &self,
         batch: &mut Batch,
         runner: &mut Runner,
-        names: &[String],
+        (names, scores): Classes<'_>,
     ) -> anyhow::Result<Vec<Outcome>> {
         let Batch { files, values } = std::mem::take(batch);
         if files.is_empty() {
@@ -169,7 +170,7 @@ impl Args {
         let rows = files.into_iter().zip(logits.chunks_exact_mut(names.len()));
         Ok(rows
             .map(|(file, row)| {
-                softmax(row);
+                scores(row);
                 Outcome::new(file, row, names, usize::from(self.topk))
             })
             .collect())
@@ -199,6 +200,9 @@ impl Args {
     }
 }
 
+/// The classes' names, and what turns logits into their probabilities.
+type Classes<'a> = (&'a [String], fn(&mut [f32]));
+
 /// Images that wait for each other.
 #[derive(Default)]
 struct Batch {
@@ -221,12 +225,17 @@ fn read(source: &Source) -> Result<(String, RgbImage), DataError> {
     }
 }
 
-/// Logits to probabilities, in place.
+/// Logits to probabilities of classes that exclude each other, in place.
 fn softmax(row: &mut [f32]) {
     let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     row.iter_mut().for_each(|value| *value = (*value - largest).exp());
     let sum: f32 = row.iter().sum();
     row.iter_mut().for_each(|value| *value /= sum);
+}
+
+/// The same where each class is a question of its own.
+fn sigmoid(row: &mut [f32]) {
+    row.iter_mut().for_each(|value| *value = 1.0 / (1.0 + (-*value).exp()));
 }
 
 impl Preparation {

@@ -43,10 +43,20 @@ overrides! {
     workers = "workers", "N";
     /// Side of the images that the network sees, in pixels
     img_size = "img_size", "PIXELS";
+    /// The optimizer: sgd, sgdw, adam or adamw
+    opt = "opt", "NAME";
+    /// Momentum of SGD
+    momentum = "momentum", "X";
     /// Weight decay
     weight_decay = "weight_decay", "X";
+    /// The learning rate's schedule: cosine, onecycle, poly, step or constant
+    sched = "sched", "NAME";
+    /// The learning rate at the schedule's end
+    min_lr = "min_lr", "X";
     /// Epochs of warm-up
     warmup_epochs = "warmup_epochs", "N";
+    /// The loss: cross-entropy, bce or asymmetric
+    loss = "loss", "NAME";
     /// Label smoothing
     smoothing = "smoothing", "X";
     /// Mixup's alpha; 0 for none
@@ -55,8 +65,14 @@ overrides! {
     cutmix = "cutmix", "X";
     /// AutoAugment or RandAugment: none, original, v0, cifar, rand-m9-mstd0.5, ...
     aa = "aa", "NAME";
+    /// Brightness, contrast and saturation jitter
+    color_jitter = "color_jitter", "X";
+    /// Chance that random erasing blanks a rectangle
+    reprob = "reprob", "X";
     /// Dropout before the classifier
     drop = "drop", "X";
+    /// Stochastic depth's rate at the last block
+    drop_path = "drop_path", "X";
     /// DropBlock's rate at the end of the run
     drop_block = "drop_block", "X";
     /// Batches whose gradients are averaged for one update
@@ -65,6 +81,8 @@ overrides! {
     clip_grad = "clip_grad", "X";
     /// Start from the weights in this file; the classifier may be another
     initial_checkpoint = "initial_checkpoint", "FILE";
+    /// What the best checkpoint is best by: top1, loss, map, ...
+    eval_metric = "eval_metric", "NAME";
     /// The split to train on
     train_split = "train_split", "NAME";
     /// The split to evaluate on
