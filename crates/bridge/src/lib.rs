@@ -8,3 +8,8 @@ mod names;
 mod translate;
 
 pub use capture::{CaptureError, Names, capture, capture_all, module_names};
+
+/// The code of the page for Burn users runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/burn.md")]
+struct BurnPage;

@@ -374,8 +374,17 @@ fn classes_of_a_multi_label_run_have_probabilities_of_their_own() {
     let output = place.text("runs");
     let recipe =
         ["--recipe", "digits", "--model", "resnest14_digits", "--set", "loss=asymmetric", "--epochs", "1"];
-    let rest =
-        ["--batch-size", "4", "--warmup-epochs", "0", "--smoothing", "0", "--set", "eval_metric=map", "--quiet"];
+    let rest = [
+        "--batch-size",
+        "4",
+        "--warmup-epochs",
+        "0",
+        "--smoothing",
+        "0",
+        "--set",
+        "eval_metric=map",
+        "--quiet",
+    ];
     let start = ["train", "--data", &data, "--output", &output, "--experiment", "many", "--json"];
     let said = cardinal(&[&start[..], &recipe, &rest].concat()).ok();
     let last = place.text("runs/many/last.safetensors");

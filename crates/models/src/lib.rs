@@ -38,3 +38,8 @@ pub use model::{Model, ModelOptions, create};
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/library.md")]
 struct LibraryPage;
+
+/// The code of the page about extending runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/extend.md")]
+struct ExtendPage;
