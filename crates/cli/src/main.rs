@@ -36,7 +36,7 @@ Exit codes: 0 success, 1 failure, 2 wrong usage, 3 bad images or data, 4 weights
 /// ResNeSt, TResNet and their peers: list, inspect, convert and run them.
 #[derive(Parser)]
 #[command(name = "cardinal", version, after_help = EXAMPLES, propagate_version = true)]
-struct Args {
+pub(crate) struct Args {
     #[command(subcommand)]
     command: commands::Command,
     /// Say more on standard error (-v: what is loaded and how, -vv: details)

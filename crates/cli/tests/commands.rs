@@ -193,3 +193,23 @@ fn help_has_examples_and_the_exit_codes() {
         assert!(cardinal(&[command, "--help"]).ok().contains("Examples:"), "{command}");
     }
 }
+
+#[test]
+fn shells_and_readers_of_manuals_get_every_command() {
+    let commands = ["train", "predict", "bench", "completions"];
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = cardinal(&["completions", shell]).ok();
+        assert!(commands.iter().all(|name| script.contains(name)), "{shell}");
+    }
+    cardinal(&["completions", "csh"]).fails(2, &["bash"]);
+    let page = cardinal(&["man", "data", "check"]).ok();
+    assert!(page.contains(".TH cardinal-data-check 1") && page.contains("workers"), "{page}");
+    cardinal(&["man", "trian"]).fails(2, &["trian", "train"]);
+    let folder = tempdir().unwrap();
+    let said = cardinal(&["man", "--output", folder.path().to_str().unwrap()]).ok();
+    let written = std::fs::read_dir(folder.path()).unwrap().count();
+    assert!(said.starts_with(&format!("{written} pages")), "{said}");
+    for name in ["cardinal.1", "cardinal-train.1", "cardinal-data-check.1"] {
+        assert!(folder.path().join(name).exists(), "{name}");
+    }
+}

@@ -2,11 +2,13 @@
 
 mod bench;
 mod compile;
+mod completions;
 mod convert;
 mod data;
 mod eval;
 mod finetune;
 mod info;
+mod man;
 mod models;
 mod predict;
 mod profile;
@@ -42,6 +44,10 @@ pub(crate) enum Command {
     Profile(profile::Args),
     /// Convert a file of weights to safetensors, under timm's or another code base's names
     Convert(convert::Args),
+    /// Print what completes commands in a shell
+    Completions(completions::Args),
+    /// Print manual pages, or write them to a folder
+    Man(man::Args),
 }
 
 impl Command {
@@ -58,6 +64,8 @@ impl Command {
             Self::Compile(args) => args.run(),
             Self::Profile(args) => args.run(),
             Self::Convert(args) => args.run(),
+            Self::Completions(args) => args.run(),
+            Self::Man(args) => args.run(),
         }
     }
 }
