@@ -38,7 +38,11 @@ impl Args {
         for word in &self.path {
             command = command.find_subcommand(word).ok_or_else(|| {
                 let names: Vec<_> = command.get_subcommands().map(Command::get_name).collect();
-                Usage(format!("'{}' has no command '{word}'; it has {}", command.get_name(), names.join(", ")))
+                Usage(format!(
+                    "'{}' has no command '{word}'; it has {}",
+                    command.get_name(),
+                    names.join(", ")
+                ))
             })?;
         }
         stdout().write_all(&page(command)?)?;
@@ -61,7 +65,8 @@ fn write_all(command: &Command, folder: &Path) -> anyhow::Result<usize> {
     std::fs::write(&file, page(command)?).with_context(|| file.display().to_string())?;
     let mut count = 1;
     // The pages of 'help' would only repeat the others.
-    for below in command.get_subcommands().filter(|below| below.get_name() != "help" && !below.is_hide_set()) {
+    for below in command.get_subcommands().filter(|below| below.get_name() != "help" && !below.is_hide_set())
+    {
         count += write_all(below, folder)?;
     }
     Ok(count)

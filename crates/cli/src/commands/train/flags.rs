@@ -149,6 +149,13 @@ impl Overrides {
                 recipe.set(key, value)?;
             }
         }
+        // What a flag says goes before what the recipe says to the side of it.
+        if self.keys.epochs.is_some() {
+            recipe.schedule.stop_epoch = 0;
+        }
+        if self.keys.opt.as_deref().is_some_and(|opt| !opt.starts_with("sgd")) {
+            recipe.optimizer.nesterov = false;
+        }
         if self.has_initial() {
             recipe.model.pretrained = false;
         }
