@@ -4,8 +4,8 @@ use super::proto::attribute_proto::AttributeType;
 use super::proto::tensor_proto::DataType;
 use super::proto::tensor_shape_proto::{Dimension, dimension};
 use super::proto::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
-    TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
+    TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
 };
 use super::sizes::Free;
 use super::{OnnxModel, Options, name_of};
@@ -239,7 +239,8 @@ impl<'a> Builder<'a> {
         for (place, &id) in self.graph.outputs.iter().enumerate() {
             let mut name = name_of(self.graph, id, &self.options.outputs);
             if self.graph.outputs[..place].contains(&id) {
-                let again = self.options.outputs.get(place).cloned().unwrap_or_else(|| format!("output_{place}"));
+                let again =
+                    self.options.outputs.get(place).cloned().unwrap_or_else(|| format!("output_{place}"));
                 let again = self.unique(0, &again);
                 self.copy(&name, &again);
                 name = again;
@@ -250,7 +251,10 @@ impl<'a> Builder<'a> {
             let info = self.value_info(id, &name);
             self.proto.output.push(info);
         }
-        let entry = |(key, value): &(String, String)| StringStringEntryProto { key: key.clone(), value: value.clone() };
+        let entry = |(key, value): &(String, String)| StringStringEntryProto {
+            key: key.clone(),
+            value: value.clone(),
+        };
         let proto = ModelProto {
             // The version of the format that came with each opset: readers refuse what is newer than they are.
             ir_version: match self.options.opset {
@@ -258,7 +262,10 @@ impl<'a> Builder<'a> {
                 19 | 20 => 9,
                 _ => 10,
             },
-            opset_import: vec![OperatorSetIdProto { domain: String::new(), version: self.options.opset.into() }],
+            opset_import: vec![OperatorSetIdProto {
+                domain: String::new(),
+                version: self.options.opset.into(),
+            }],
             producer_name: "cardinal".into(),
             producer_version: env!("CARGO_PKG_VERSION").into(),
             doc_string: self.options.doc.clone(),
@@ -277,7 +284,9 @@ fn attribute(name: &str, value: &Attribute<'_>) -> AttributeProto {
     let empty = AttributeProto { name: name.into(), ..AttributeProto::default() };
     match *value {
         Attribute::Int(i) => AttributeProto { r#type: AttributeType::Int.into(), i: i as i64, ..empty },
-        Attribute::Ints(ints) => AttributeProto { r#type: AttributeType::Ints.into(), ints: signed(ints), ..empty },
+        Attribute::Ints(ints) => {
+            AttributeProto { r#type: AttributeType::Ints.into(), ints: signed(ints), ..empty }
+        }
         Attribute::Float(f) => AttributeProto { r#type: AttributeType::Float.into(), f, ..empty },
         Attribute::Text(text) => {
             AttributeProto { r#type: AttributeType::String.into(), s: text.as_bytes().to_vec(), ..empty }

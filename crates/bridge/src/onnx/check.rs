@@ -35,8 +35,11 @@ impl Report {
 /// The first contradiction, with the name of the node or value.
 pub fn structure(model: &ModelProto) -> Result<Report, String> {
     let graph = model.graph.as_ref().ok_or("the file has no graph")?;
-    let [set] = model.opset_import.as_slice() else { return Err("the file needs other operator sets than ONNX's".into()) };
-    let opset = u16::try_from(set.version).ok().filter(|version| OPSETS.contains(version) && set.domain.is_empty());
+    let [set] = model.opset_import.as_slice() else {
+        return Err("the file needs other operator sets than ONNX's".into());
+    };
+    let opset =
+        u16::try_from(set.version).ok().filter(|version| OPSETS.contains(version) && set.domain.is_empty());
     let opset = opset.ok_or_else(|| format!("operator set `{}` {}", set.domain, set.version))?;
     let mut keys = HashSet::new();
     if let Some(entry) = model.metadata_props.iter().find(|entry| !keys.insert(&entry.key)) {
@@ -61,17 +64,14 @@ pub fn structure(model: &ModelProto) -> Result<Report, String> {
 /// The names of all values.
 fn values(graph: &GraphProto) -> Result<HashSet<&str>, String> {
     let mut values = HashSet::new();
-    let mut add = |name: &'static str, value: &str| if value.is_empty() { Err(format!("{name} has no name")) } else { Ok(()) };
-    for input in &graph.input {
-        add("an input", &input.name)?;
-    }
-    for tensor in &graph.initializer {
-        add("a constant", &tensor.name)?;
-        has_its_bytes(tensor)?;
-    }
-    let known = graph.input.iter().map(|input| &input.name).chain(graph.initializer.iter().map(|tensor| &tensor.name));
+    graph.initializer.iter().try_for_each(has_its_bytes)?;
+    let known = graph
+        .input
+        .iter()
+        .map(|input| &input.name)
+        .chain(graph.initializer.iter().map(|tensor| &tensor.name));
     for name in known {
-        if !values.insert(name.as_str()) {
+        if name.is_empty() || !values.insert(name.as_str()) {
             return Err(format!("there are two values `{name}`"));
         }
     }
@@ -103,9 +103,9 @@ fn takes(node: &NodeProto) -> Result<(), String> {
     let (inputs, outputs) = match node.op_type.as_str() {
         "Conv" | "Gemm" => (2..=3, 1..=1),
         "BatchNormalization" => (5..=5, 1..=1),
-        "Relu" | "LeakyRelu" | "Sigmoid" | "HardSigmoid" | "HardSwish" | "Identity" | "Neg" | "Exp" | "Sqrt"
-        | "Reciprocal" | "MaxPool" | "AveragePool" | "GlobalAveragePool" | "Softmax" | "Flatten" | "Transpose"
-        | "SpaceToDepth" => (1..=1, 1..=1),
+        "Relu" | "LeakyRelu" | "Sigmoid" | "HardSigmoid" | "HardSwish" | "Identity" | "Neg" | "Exp"
+        | "Sqrt" | "Reciprocal" | "MaxPool" | "AveragePool" | "GlobalAveragePool" | "Softmax" | "Flatten"
+        | "Transpose" | "SpaceToDepth" => (1..=1, 1..=1),
         "Add" | "Sub" | "Mul" | "Div" | "MatMul" | "Reshape" | "Pad" | "ReduceSum" => (2..=2, 1..=1),
         "Clip" => (1..=3, 1..=1),
         "Slice" => (4..=4, 1..=1),
@@ -127,12 +127,22 @@ fn has_its_bytes(tensor: &TensorProto) -> Result<(), String> {
     let size = match DataType::try_from(tensor.data_type) {
         Ok(DataType::Float) => 4,
         Ok(DataType::Int64) => 8,
-        _ => return Err(format!("{}: the data type {} is none that is written here", tensor.name, tensor.data_type)),
+        _ => {
+            return Err(format!(
+                "{}: the data type {} is none that is written here",
+                tensor.name, tensor.data_type
+            ));
+        }
     };
     let sizes = tensor.dims.iter().map(|&size| usize::try_from(size).ok());
     let bytes = sizes.fold(Some(size), |product: Option<usize>, size| product?.checked_mul(size?));
     if bytes != Some(tensor.raw_data.len()) {
-        return Err(format!("{}: {} bytes for the shape {:?}", tensor.name, tensor.raw_data.len(), tensor.dims));
+        return Err(format!(
+            "{}: {} bytes for the shape {:?}",
+            tensor.name,
+            tensor.raw_data.len(),
+            tensor.dims
+        ));
     }
     Ok(())
 }

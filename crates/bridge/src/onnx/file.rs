@@ -132,14 +132,18 @@ pub fn read(path: &Path) -> Result<ModelProto, OnnxError> {
 
 /// Takes a tensor's data from the file that it names, a plain name in `folder`.
 fn load(tensor: &mut TensorProto, folder: &Path) -> Result<(), String> {
-    let text = |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str());
-    let number = |key: &str| text(key).and_then(|text| text.parse::<u64>().ok()).ok_or(format!("it has no {key}"));
+    let text = |key: &str| {
+        tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str())
+    };
+    let number =
+        |key: &str| text(key).and_then(|text| text.parse::<u64>().ok()).ok_or(format!("it has no {key}"));
     let location = Path::new(text("location").ok_or("it has no location")?);
     if location.components().count() != 1 || location.file_name().is_none() {
         return Err(format!("its weights are in {}, which is not beside it", location.display()));
     }
     let (offset, length) = (number("offset")?, number("length")?);
-    let mut file = Handle::open(folder.join(location)).map_err(|error| format!("{}: {error}", location.display()))?;
+    let mut file =
+        Handle::open(folder.join(location)).map_err(|error| format!("{}: {error}", location.display()))?;
     let size = file.metadata().map_err(|error| error.to_string())?.len();
     if offset.checked_add(length).is_none_or(|end| end > size) {
         return Err(format!("{length} bytes from {offset} on are not in {}", location.display()));
@@ -196,7 +200,10 @@ impl Temporary {
         let file = OpenOptions::new().write(true).create_new(true).open(&place).map_err(io(path))?;
         let temporary = Self(Some(place));
         let mut file = BufWriter::new(file);
-        fill(&mut file).and_then(|()| file.flush()).and_then(|()| file.get_ref().sync_all()).map_err(io(path))?;
+        fill(&mut file)
+            .and_then(|()| file.flush())
+            .and_then(|()| file.get_ref().sync_all())
+            .map_err(io(path))?;
         Ok(temporary)
     }
 

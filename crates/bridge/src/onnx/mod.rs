@@ -13,9 +13,8 @@ pub mod check;
 mod file;
 mod nodes;
 pub mod proto;
+pub mod run;
 mod sizes;
-#[cfg(test)]
-mod tests;
 
 pub use file::{Saved, data_path, read};
 
@@ -54,7 +53,9 @@ pub enum OnnxError {
     #[error(transparent)]
     Graph(#[from] EngineError),
     /// The file format allows 2 GiB.
-    #[error("the file would have {0} bytes, and 2 GiB is the most a protobuf can have: write the weights beside it")]
+    #[error(
+        "the file would have {0} bytes, and 2 GiB is the most a protobuf can have: write the weights beside it"
+    )]
     TooLarge(u64),
     /// The disk refuses.
     #[error("{path}: {source}")]
@@ -147,8 +148,8 @@ pub fn export(graph: &Graph, options: &Options) -> Result<OnnxModel, OnnxError> 
     Ok(builder.finish())
 }
 
-/// Whether a node's results depend on an input, for each value: constants may be shared between batches.
-pub(crate) fn name_of(graph: &Graph, id: ValueId, names: &[String]) -> String {
+/// The name of a value in the file, where it has one: outputs have those that were asked for.
+fn name_of(graph: &Graph, id: ValueId, names: &[String]) -> String {
     let given = graph[id].name.as_str();
     match graph.outputs.iter().position(|&output| output == id) {
         Some(place) => match names.get(place) {

@@ -136,11 +136,8 @@ fn conv2d(b: &mut Builder<'_>, index: usize, conv: &Conv2d, inputs: &[&str]) -> 
     let weight = b.graph.nodes[index].inputs[1];
     let kernel = &b.graph.shape(weight)[2..];
     // Both sides first, then both others: our order.
-    let padding = if b.free.is_same(index) {
-        ("auto_pad", Text("SAME_UPPER"))
-    } else {
-        ("pads", Ints(&conv.padding))
-    };
+    let padding =
+        if b.free.is_same(index) { ("auto_pad", Text("SAME_UPPER")) } else { ("pads", Ints(&conv.padding)) };
     let attributes = [
         ("dilations", Ints(&conv.dilation)),
         ("group", Int(conv.groups)),
@@ -222,7 +219,9 @@ fn pool(
 ) -> Result<String> {
     let is_free = b.free.varies(node.inputs[0], 2) || b.free.varies(node.inputs[0], 3);
     let keeps_ceil = window.ceil && is_free;
-    if keeps_ceil && (0..2).any(|axis| window.padding[2 + axis] > 0 || window.kernel[axis] < window.stride[axis]) {
+    if keeps_ceil
+        && (0..2).any(|axis| window.padding[2 + axis] > 0 || window.kernel[axis] < window.stride[axis])
+    {
         // Whether a window that starts in the last padding counts is where readers differ.
         return Err("a padded pooling in ceil mode means the same to all readers only at a fixed size".into());
     }
@@ -246,13 +245,21 @@ fn max_pool(b: &mut Builder<'_>, node: &Node, window: &Window, x: &str) -> Resul
     pool(b, node, "MaxPool", window, &[], x)
 }
 
-fn avg_pool(b: &mut Builder<'_>, node: &Node, window: &Window, count_padding: bool, x: &str) -> Result<String> {
+fn avg_pool(
+    b: &mut Builder<'_>,
+    node: &Node,
+    window: &Window,
+    count_padding: bool,
+    x: &str,
+) -> Result<String> {
     if window.dilation != [1; 2] && b.options.opset < 19 {
         return Err("a mean over a dilated window needs opset 19".into());
     }
     // What sticks out of the padding never counts; in ONNX all that is padding does.
     if count_padding && window.ceil && whole(b, node, window) != window.padding {
-        return Err("a mean that counts padding, with a last window that sticks out of it, is not in ONNX".into());
+        return Err(
+            "a mean that counts padding, with a last window that sticks out of it, is not in ONNX".into()
+        );
     }
     let counts = count_padding && window.padding != [0; 4];
     pool(b, node, "AveragePool", window, if counts { &[("count_include_pad", 1)] } else { &[] }, x)

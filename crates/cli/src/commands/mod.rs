@@ -5,6 +5,7 @@ mod compile;
 mod convert;
 mod data;
 mod eval;
+mod export;
 mod finetune;
 mod info;
 mod models;
@@ -40,6 +41,8 @@ pub(crate) enum Command {
     Compile(compile::Args),
     /// Time every step of a network
     Profile(profile::Args),
+    /// Write a network for other programs: ONNX, the engine's file, or weights alone
+    Export(export::Args),
     /// Convert a file of weights to safetensors, under timm's or another code base's names
     Convert(convert::Args),
 }
@@ -57,6 +60,7 @@ impl Command {
             Self::Bench(args) => args.run(),
             Self::Compile(args) => args.run(),
             Self::Profile(args) => args.run(),
+            Self::Export(args) => args.run(),
             Self::Convert(args) => args.run(),
         }
     }

@@ -95,9 +95,7 @@ pub fn optimize(graph: Graph) -> Result<Optimized, EngineError> {
 ///
 /// The graph contradicts itself.
 pub fn tidy(graph: Graph) -> Result<Graph, EngineError> {
-    let (mut graph, _) = repeat(TIDY, graph)?;
-    graph.prune();
-    Ok(graph)
+    Ok(repeat(TIDY, graph)?.0)
 }
 
 /// Runs passes until none changes anything.
