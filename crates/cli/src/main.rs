@@ -29,6 +29,7 @@ Examples:
   cardinal info weights.safetensors                   say what a file holds
   cardinal bench --model 'tresnet*' --batch 16         measure how fast networks run here
   cardinal profile --model resnest50d                  time every layer
+  cardinal export --model resnest50d -o net.onnx       write a network for other programs
   cardinal convert weights.pth weights.safetensors    change a file's format
 
 Exit codes: 0 success, 1 failure, 2 wrong usage, 3 bad images or data, 4 weights that do not fit.";

@@ -6,6 +6,7 @@ mod completions;
 mod convert;
 mod data;
 mod eval;
+mod export;
 mod finetune;
 mod info;
 mod man;
@@ -42,6 +43,8 @@ pub(crate) enum Command {
     Compile(compile::Args),
     /// Time every step of a network
     Profile(profile::Args),
+    /// Write a network for other programs: ONNX, the engine's file, or weights alone
+    Export(export::Args),
     /// Convert a file of weights to safetensors, under timm's or another code base's names
     Convert(convert::Args),
     /// Print what completes commands in a shell
@@ -63,6 +66,7 @@ impl Command {
             Self::Bench(args) => args.run(),
             Self::Compile(args) => args.run(),
             Self::Profile(args) => args.run(),
+            Self::Export(args) => args.run(),
             Self::Convert(args) => args.run(),
             Self::Completions(args) => args.run(),
             Self::Man(args) => args.run(),

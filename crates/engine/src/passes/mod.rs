@@ -56,6 +56,15 @@ pub const PASSES: &[Pass] = &[
 /// The passes that close a node to all others: a convolution's second output is the mean of its final result.
 pub const LAST: &[Pass] = &[Pass { name: "fuse_pools", run: fuse_pools::run }];
 
+/// The passes that take out what capturing leaves behind and name what plain modules record as arithmetic; layers stay as
+/// the module has them, batch norms too.
+pub const TIDY: &[Pass] = &[
+    Pass { name: "fold_constants", run: fold_constants::run },
+    Pass { name: "remove_identities", run: remove_identities::run },
+    Pass { name: "recognise", run: recognise::run },
+    Pass { name: "merge_pads", run: merge_pads::run },
+];
+
 /// More rounds than any network needs; a graph made to take more is still correct after these.
 const ROUNDS: usize = 32;
 
@@ -74,17 +83,33 @@ pub struct Optimized {
 ///
 /// The graph contradicts itself.
 pub fn optimize(graph: Graph) -> Result<Optimized, EngineError> {
+    let (mut graph, mut remarks) = repeat(PASSES, graph)?;
+    run(LAST, &mut graph, &mut remarks)?;
+    Ok(Optimized { graph, remarks })
+}
+
+/// Rewrites a captured graph into the network as its module describes it, layer by layer, for inference: the form in
+/// which other programs expect it. The passes are [`TIDY`].
+///
+/// # Errors
+///
+/// The graph contradicts itself.
+pub fn tidy(graph: Graph) -> Result<Graph, EngineError> {
+    Ok(repeat(TIDY, graph)?.0)
+}
+
+/// Runs passes until none changes anything.
+fn repeat(passes: &[Pass], mut graph: Graph) -> Result<(Graph, Vec<Remark>), EngineError> {
     graph.verify()?;
-    let (mut graph, mut remarks) = (graph, Vec::new());
+    let mut remarks = Vec::new();
     for _ in 0..ROUNDS {
         // What an earlier round missed, a later one may have done.
         remarks.retain(|remark| matches!(remark, Remark::Done { .. }));
-        if !run(PASSES, &mut graph, &mut remarks)? {
+        if !run(passes, &mut graph, &mut remarks)? {
             break;
         }
     }
-    run(LAST, &mut graph, &mut remarks)?;
-    Ok(Optimized { graph, remarks })
+    Ok((graph, remarks))
 }
 
 impl Pass {

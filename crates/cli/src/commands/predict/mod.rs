@@ -1,5 +1,7 @@
 mod render;
 
+pub(super) use render::{names as class_names, read_names};
+
 use crate::compute::{Compute, Runner};
 use crate::exit::{SomeFailed, Usage};
 use crate::network::{Choice, Loaded};
@@ -101,7 +103,7 @@ enum Interpolation {
 impl Args {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         self.preparation.check()?;
-        let names = self.class_file.as_deref().map(render::read_names).transpose()?;
+        let names = self.class_file.as_deref().map(read_names).transpose()?;
         // What can be wrong with the input is found before weights are fetched and read.
         if let (Some(input), Some(output)) = (&self.tensor, &self.output) {
             let array = cardinal_data::read_npy(input)?;

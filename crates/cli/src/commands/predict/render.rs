@@ -48,7 +48,7 @@ impl Outcome {
 }
 
 /// Reads class names from a text file or a JSON list.
-pub(super) fn read_names(path: &Path) -> anyhow::Result<Vec<String>> {
+pub(in crate::commands) fn read_names(path: &Path) -> anyhow::Result<Vec<String>> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     if text.trim_start().starts_with('[') {
         return serde_json::from_str(&text)
@@ -58,7 +58,7 @@ pub(super) fn read_names(path: &Path) -> anyhow::Result<Vec<String>> {
 }
 
 /// The names of `classes` classes: the given ones, ImageNet's if there are a thousand, or numbers.
-pub(super) fn names(given: Option<Vec<String>>, classes: usize) -> anyhow::Result<Vec<String>> {
+pub(in crate::commands) fn names(given: Option<Vec<String>>, classes: usize) -> anyhow::Result<Vec<String>> {
     match given {
         Some(names) if names.len() == classes => Ok(names),
         Some(names) => {
