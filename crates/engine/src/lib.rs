@@ -7,6 +7,7 @@
 
 pub mod autodiff;
 mod error;
+pub mod explain;
 pub mod graph;
 pub mod passes;
 pub mod plan;
