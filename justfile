@@ -51,3 +51,7 @@ augmentation-sheet:
     rm -rf target/augmentations
     cargo run --release -p cardinal-data --example augmentations -- assets/chelsea.jpg target/augmentations
     python3 tools/augmentation_sheet.py target/augmentations docs/augmentation.jpg
+
+# An archive to hand out: the program optimised as a whole, completions, manual pages, licences; 'serve' for the server alone.
+dist *ARGS:
+    bash tools/dist.sh {{ARGS}}
