@@ -28,6 +28,22 @@ def printing(answer: dict) -> list[str]:
     return ["sh", "-c", f"echo '{json.dumps([answer])}'"]
 
 
+class Joining(unittest.TestCase):
+    RUN = {"machine": {"cpu": "a"}, "versions": {"torch": "2", OURS: "1"}, "settings": {"rounds": 3}, "command": "x",
+           "cells": [1], "memory": []}
+
+    def test_rows_are_kept_and_commands_joined(self):
+        now = {**self.RUN, "versions": {"torch": "2", OURS: "2"}, "command": "y", "cells": []}
+        both = train_report.joined(self.RUN, now)
+        self.assertEqual((both["cells"], both["command"], both["versions"][OURS]), ([1], "x`, then `y", "1 and 2"))
+        self.assertEqual(train_report.joined(self.RUN, self.RUN)["versions"][OURS], "1")
+
+    def test_another_machine_or_version_is_refused(self):
+        for change in [{"machine": {"cpu": "b"}}, {"versions": {"torch": "3", OURS: "1"}}, {"settings": {"rounds": 2}}]:
+            with self.assertRaisesRegex(train_report.OtherRun, "cpu|torch|rounds"):
+                train_report.joined(self.RUN, {**self.RUN, **change})
+
+
 class Sizes(unittest.TestCase):
     def test_units(self):
         self.assertEqual([train_peers.size(text) for text in ("8GiB", "1.5MiB", "4096")], [8 << 30, 3 << 19, 4096])

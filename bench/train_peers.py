@@ -62,6 +62,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--no-cardinal", action="store_true", help="the peers alone")
     p.add_argument("--force-bf16", action="store_true", help="bf16 where the CPU has to emulate it: a test, no contest")
     p.add_argument("--json", type=pathlib.Path, metavar="FILE", help="raw results (bench/results/DATE-CPU-train.json)")
+    p.add_argument("--append", action="store_true",
+                   help="keep the rows that the file has: a long measurement in several runs")
     p.add_argument("--lock", type=pathlib.Path, metavar="FILE",
                    help="hold this file's lock (flock) while measuring, to take turns with other benchmarks")
     p.add_argument("--install", action="store_true", help="first install bench/requirements.txt into bench/.venv")
@@ -318,9 +320,12 @@ def run(options: argparse.Namespace, arguments: list[str]) -> None:
     }
     path = options.json or report.results_path(f"{results['machine']['cpu']} train", now.date())
 
+    if options.append and path.exists():
+        results = train_report.joined(json.loads(path.read_text()), results)
+
     def keep(key: str, found: dict) -> None:
         """Saves after each measurement, so that an interrupted run keeps what it has."""
-        results[key].append(found)
+        results[key] = [row for row in results[key] if row["label"] != found["label"]] + [found]
         results["wall_seconds"] = round(time.monotonic() - started)
         report.save(results, path)
 
@@ -354,7 +359,7 @@ def main(arguments: list[str]) -> int:
             tables(tables_parser().parse_args(arguments[1:]))
         else:
             run(parser().parse_args(arguments), arguments)
-    except (Failure, CannotRun, OSError, train_report.NoMarks) as error:
+    except (Failure, CannotRun, OSError, train_report.NoMarks, train_report.OtherRun) as error:
         say(f"error: {error}")
         return 1
     except KeyboardInterrupt:

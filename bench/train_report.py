@@ -12,9 +12,24 @@ class NoMarks(Exception):
     """A document has no place for the tables."""
 
 
+class OtherRun(Exception):
+    """Results that do not belong into one table."""
+
+
 def command_line(arguments: list[str]) -> str:
     """The command as it is kept with the results: files by their last name."""
     return report.one_line(" ".join(["bench/train_peers.py", *arguments]), limit=1000)
+
+
+def joined(earlier: dict, now: dict) -> dict:
+    """An earlier run's results with place for those of a run that goes on; refused where the two cannot be compared."""
+    for key in ["machine", "versions", "settings"]:
+        changed = [name for name in now[key] if earlier[key].get(name) != now[key][name] and name != OURS]
+        if changed:
+            raise OtherRun(f"the file's {key} differ from this run's in {', '.join(changed)}; give another --json FILE")
+    ours = dict.fromkeys([earlier["versions"][OURS], now["versions"][OURS]])
+    return {**earlier, "versions": {**earlier["versions"], OURS: " and ".join(ours)},
+            "command": f"{earlier['command']}`, then `{now['command']}"}
 
 
 def line(points: dict[int, int]) -> tuple[float, float]:
