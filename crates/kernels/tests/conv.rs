@@ -196,7 +196,65 @@ fn check<T: Element>(case: &Case, isa: Isa, method: Method) -> Result<(), TestCa
         conv.run(&pool, &Part { images: *count, rows }, io).unwrap();
     }
     prop_assert_eq!(output[0], mark);
-    compare(case, method, &right, &output[1..], &pooled, mark)
+    compare(case, method, &right, &output[1..], &pooled, mark)?;
+    statistics(case, &conv, (input, residual.as_deref()), &output[1..])
+}
+
+/// With statistics the same bits are written, and mean and variance are those of what was written, whoever helped whom.
+fn statistics<T: Element>(
+    case: &Case,
+    conv: &Conv,
+    (input, residual): (&[T], Option<&[T]>),
+    expected: &[T],
+) -> Result<(), TestCaseError> {
+    let Case { spec, images, threads, .. } = case;
+    let map = &spec.output;
+    let run = || {
+        let mut output = vec![T::from_f32(-77.0); images * map.image()];
+        let mut pooled = vec![0.0; images * map.c];
+        let mut found = [vec![f32::NAN; map.c + 1], vec![f32::NAN; map.c + 1]];
+        let mut scratch = vec![Line::ZERO; conv.statistics_scratch(*images, *threads)];
+        let [mean, var] = &mut found;
+        let io = ConvIo {
+            input,
+            output: &mut output,
+            residual,
+            pooled: spec.pooled.then_some(&mut pooled[..]),
+            scratch: &mut scratch,
+        };
+        conv.run_with_statistics(&Pool::new(*threads, false), *images, io, [mean, var]).unwrap();
+        (output, found)
+    };
+    let (output, found) = run();
+    let whole = |values: &[T]| values.iter().map(|x| x.to_f32().to_bits()).collect::<Vec<_>>();
+    // A call in two bands rounds the same where no sum crosses them.
+    if conv.method() == Method::Direct {
+        prop_assert!(whole(&output) == whole(expected));
+    }
+    let again = run().1;
+    for k in 0..map.c {
+        let mut values = Vec::new();
+        for image in 0..*images {
+            for y in 0..map.h {
+                for x in 0..map.w {
+                    let at = image * map.image() + map.at(y as isize, x as isize) + k;
+                    values.push(f64::from(output[at].to_f32()));
+                }
+            }
+        }
+        let count = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / count;
+        let var = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / count;
+        let largest = values.iter().fold(0.0_f64, |most, x| most.max(x.abs()));
+        let spread = values.iter().fold(0.0_f64, |most, x| most.max((x - mean).abs()));
+        let (m, v) = (f64::from(found[0][k]), f64::from(found[1][k]));
+        prop_assert!((m - mean).abs() <= 1e-6 * (largest + spread), "channel {k}: mean {m} and not {mean}");
+        let bound = 1e-5 * var + 1e-6 * spread * spread + 1e-12 * largest * largest;
+        prop_assert!((v - var).abs() <= bound, "channel {k}: variance {v} and not {var} +- {bound}");
+    }
+    prop_assert!(found.iter().zip(&again).all(|(a, b)| a[..map.c] == b[..map.c]));
+    prop_assert!(found[0][map.c].is_nan() && found[1][map.c].is_nan());
+    Ok(())
 }
 
 fn compare<T: Element>(

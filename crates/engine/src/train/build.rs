@@ -134,7 +134,9 @@ impl Builder<'_> {
                 let bias = conv.bias.then(|| range(2)).transpose()?;
                 let kernel = self.conv(&spec, reads[0].dtype).map_err(wrap)?;
                 (macs, label) = (spec.macs(), kernel.label());
-                Kernel::Conv { conv: Box::new(kernel), rows: spec.output.h, weight: range(1)?, bias }
+                let statistics = task.statistics.map(|index| self.statistics_ranges(&self.tape.nodes[index]));
+                let (rows, statistics) = (spec.output.h, statistics.transpose()?);
+                Kernel::Conv { conv: Box::new(kernel), rows, weight: range(1)?, bias, statistics }
             }
             TapeOp::Forward(Op::Linear { bias, activation }) => {
                 let mut spec = linear(self.tape.shape(node.inputs[1]), reads[0].map, writes[0].map);
@@ -142,7 +144,8 @@ impl Builder<'_> {
                 let bias = bias.then(|| range(2)).transpose()?;
                 let kernel = self.conv(&spec, reads[0].dtype).map_err(wrap)?;
                 (macs, label) = (spec.macs(), kernel.label());
-                Kernel::Conv { conv: Box::new(kernel), rows: spec.output.h, weight: range(1)?, bias }
+                let rows = spec.output.h;
+                Kernel::Conv { conv: Box::new(kernel), rows, weight: range(1)?, bias, statistics: None }
             }
             TapeOp::Forward(Op::ActivatedNorm { epsilon, slope }) => {
                 self.norm(node, task, reads, writes, (*epsilon, *slope), None)?

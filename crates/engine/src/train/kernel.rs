@@ -28,6 +28,8 @@ pub(super) enum Kernel {
         rows: usize,
         weight: Range<usize>,
         bias: Option<Range<usize>>,
+        /// Where the batch statistics of its result go, if a norm wants them.
+        statistics: Option<[Range<usize>; 2]>,
     },
     ConvInput {
         grad: Box<k::DataGrad>,
@@ -120,6 +122,7 @@ impl Kernel {
     pub(super) fn scratch(&self, images: usize, threads: usize) -> usize {
         match self {
             Self::Plain(plain) => plain.scratch(threads),
+            Self::Conv { conv, statistics: Some(_), .. } => conv.statistics_scratch(images, threads),
             Self::Conv { conv, .. } => conv.scratch(threads),
             Self::ConvInput { grad, .. } => grad.scratch(images, threads),
             Self::ConvWeight { grad, .. } => grad.scratch(threads),
@@ -180,10 +183,9 @@ impl Kernel {
     ) -> Result<(), KernelError> {
         let Call { pool, images, values, gradients, seed, .. } = call;
         let written = |at: usize| places.writes.get(at).cloned().unwrap_or(0..0);
-        let mut views = Views::<3>::new(arena, &[written(0), written(1), places.scratch.clone()])?;
-        let [first, second, scratch] = &mut views.outputs;
-        let (first, second, scratch) =
-            (std::mem::take(first), std::mem::take(second), std::mem::take(scratch));
+        let mut views =
+            Views::<4>::new(arena, &[written(0), written(1), written(2), places.scratch.clone()])?;
+        let [first, second, third, scratch] = views.outputs.each_mut().map(std::mem::take);
         // What is done in place is not among the reads.
         let skipped = usize::from(places.in_place);
         let lines = |at: usize| views.input(places.reads.get(at).cloned().unwrap_or(usize::MAX..usize::MAX));
@@ -194,10 +196,14 @@ impl Kernel {
         match self {
             Self::Plain(_) => Ok(()),
             Self::Sum(sum) => sum.run(pool, images, map(0)?, T::of_mut(first)),
-            Self::Conv { conv, rows, .. } => {
-                let part = Part::whole(images, *rows);
+            Self::Conv { conv, rows, statistics, .. } => {
                 let (input, output) = (map(0)?, T::of_mut(first));
-                conv.run(pool, &part, ConvIo { input, output, residual: None, pooled: None, scratch })
+                let io = ConvIo { input, output, residual: None, pooled: None, scratch };
+                let Some(to) = statistics else { return conv.run(pool, &Part::whole(images, *rows), io) };
+                let (mean, var) = (as_f32_mut(second), as_f32_mut(third));
+                conv.run_with_statistics(pool, images, io, [&mut *mean, &mut *var])?;
+                keep_statistics(gradients, to, [mean, var]);
+                Ok(())
             }
             Self::ConvInput { grad, .. } => {
                 let (dy, input) = (map(0)?, T::of_mut(first));
@@ -212,9 +218,7 @@ impl Kernel {
             Self::Statistics { stats, to } => {
                 let (mean, var) = (as_f32_mut(first), as_f32_mut(second));
                 stats.run(pool, images, map(0)?, [&mut *mean, &mut *var], scratch)?;
-                for (to, from) in to.iter().zip([mean, var]) {
-                    gradients[to.clone()].copy_from_slice(&from[..to.len()]);
-                }
+                keep_statistics(gradients, to, [mean, var]);
                 Ok(())
             }
             Self::Norm { apply, base, join } => {
@@ -344,6 +348,13 @@ impl Base {
         for (((shift, scale), bias), mean) in shift.iter_mut().zip(&*scale).zip(bias).zip(statistics[0]) {
             *shift = (f64::from(*bias) - f64::from(*mean) * f64::from(*scale)) as f32;
         }
+    }
+}
+
+/// Copies a batch's mean and variance to where the update of the running ones looks for them.
+fn keep_statistics(gradients: &mut [f32], to: &[Range<usize>; 2], from: [&mut [f32]; 2]) {
+    for (to, from) in to.iter().zip(from) {
+        gradients[to.clone()].copy_from_slice(&from[..to.len()]);
     }
 }
 

@@ -54,6 +54,9 @@ pub(super) struct Task {
     pub(super) in_place: Option<usize>,
     /// Whether the result is added to what the first slot holds.
     pub(super) add: bool,
+    /// The node whose batch statistics a convolution gathers from what it writes: mean and variance are the slots that
+    /// it writes after its result.
+    pub(super) statistics: Option<usize>,
 }
 
 /// A tape as tasks over slots.
@@ -154,7 +157,30 @@ impl Lowering<'_> {
     }
 
     fn emit(&mut self, job: Job, reads: Vec<SlotId>, writes: Vec<SlotId>) {
-        self.lowered.tasks.push(Task { job, reads, writes, in_place: None, add: false });
+        self.lowered.tasks.push(Task { job, reads, writes, in_place: None, add: false, statistics: None });
+    }
+
+    /// Has the convolution that was lowered last gather the statistics of what it writes, if those are wanted.
+    fn gather_statistics(&mut self, index: usize) -> Result<bool, EngineError> {
+        let node = &self.tape.nodes[index];
+        let input = self.slot(node.inputs[0]);
+        let follows = self.lowered.tasks.last().is_some_and(|task| match task.job {
+            Job::Node(before) => {
+                matches!(self.tape.nodes[before].op, TapeOp::Forward(Op::Conv2d(_)))
+                    && task.writes.len() == 1
+                    && task.writes.first().copied() == input
+            }
+            _ => false,
+        });
+        if !follows {
+            return Ok(false);
+        }
+        let places = [self.fresh(node.outputs[0])?, self.fresh(node.outputs[1])?];
+        if let Some(task) = self.lowered.tasks.last_mut() {
+            task.writes.extend(places);
+            task.statistics = Some(index);
+        }
+        Ok(true)
     }
 
     /// Between the passes.
@@ -178,6 +204,9 @@ impl Lowering<'_> {
         let node = &tape.nodes[index];
         if let (TapeOp::Forward(Op::Reshape { .. }), None) = (&node.op, node.onto) {
             return self.reshape(node);
+        }
+        if matches!(node.op, TapeOp::Statistics) && self.gather_statistics(index)? {
+            return Ok(());
         }
         if let TapeOp::Forward(Op::Binary(Binary::Add)) = node.op
             && index >= tape.forward
@@ -233,7 +262,14 @@ impl Lowering<'_> {
             writes.push(self.fresh(other)?);
         }
         let reads = self.reads(node, in_place);
-        self.lowered.tasks.push(Task { job: Job::Node(index), reads, writes, in_place, add });
+        self.lowered.tasks.push(Task {
+            job: Job::Node(index),
+            reads,
+            writes,
+            in_place,
+            add,
+            statistics: None,
+        });
         if let Some(onto) = later {
             let sum = self.taken_over(index, onto, first)?;
             self.assign(first, sum);
@@ -354,6 +390,7 @@ fn with_halos(lowered: Lowered) -> Lowered {
                     writes: vec![slot],
                     in_place: None,
                     add: false,
+                    statistics: None,
                 });
                 forward += usize::from(index < split);
             }

@@ -7,7 +7,7 @@ use super::direct::Direct;
 use super::weights::Weights;
 use super::winograd::{Tile, Winograd};
 use super::{CONV, ConvIo, ConvSpec, cost};
-use crate::{Bf16, DType, Element, Isa, KernelError, Level, Part, Pool};
+use crate::{Bf16, DType, Element, Isa, KernelError, Level, NormStats, Part, Pool};
 use std::fmt;
 
 /// A way to compute a convolution.
@@ -212,6 +212,54 @@ impl Conv {
             Packed::Depthwise(depthwise) => depthwise.run(pool, part, io),
             #[cfg(target_arch = "x86_64")]
             Packed::Amx(amx) => amx.run(pool, part, io),
+        }
+    }
+
+    /// Computes whole images, and the mean and biased variance of each output channel over all their pixels: the batch
+    /// statistics of a norm that follows. The direct method sums what it writes while that is in the cache; the others
+    /// read the outputs once more.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run), with [`statistics_scratch`](Self::statistics_scratch) lines of scratch memory; there is
+    /// no image.
+    pub fn run_with_statistics<T: Element>(
+        &self,
+        pool: &Pool,
+        images: usize,
+        mut io: ConvIo<'_, T>,
+        statistics: [&mut [f32]; 2],
+    ) -> Result<(), KernelError> {
+        if images == 0 {
+            return Err(KernelError::spec(CONV, "no images"));
+        }
+        if let Packed::Direct(direct) = &self.packed {
+            if T::DTYPE != self.dtype {
+                let reason = format!("built for {}, called with {}", self.dtype.name(), T::DTYPE.name());
+                return Err(KernelError::spec(CONV, reason));
+            }
+            return match T::DTYPE {
+                DType::F32 => direct.run_with_statistics::<f32>(pool, images, io.cast()?, statistics),
+                DType::Bf16 => direct.run_with_statistics::<Bf16>(pool, images, io.cast()?, statistics),
+            };
+        }
+        let output = each!(&self.packed, conv => conv.spec()).output;
+        let ConvIo { input, residual, .. } = io;
+        let part = Part::whole(images, output.h);
+        let (scratch, pooled) = (&mut *io.scratch, io.pooled.as_deref_mut());
+        self.run(pool, &part, ConvIo { input, output: &mut *io.output, residual, pooled, scratch })?;
+        NormStats::new(output, self.isa)?.run(pool, images, io.output, statistics, io.scratch)
+    }
+
+    /// Lines of scratch memory for [`run_with_statistics`](Self::run_with_statistics) on `images` images.
+    #[must_use]
+    pub fn statistics_scratch(&self, images: usize, threads: usize) -> usize {
+        match &self.packed {
+            Packed::Direct(direct) => direct.statistics_scratch(images, threads),
+            packed => {
+                let channels = each!(packed, conv => conv.spec()).output.c;
+                self.scratch(threads).max(NormStats::scratch_of(channels, threads))
+            }
         }
     }
 

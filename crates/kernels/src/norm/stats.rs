@@ -30,7 +30,12 @@ impl NormStats {
     /// Lines of scratch memory for `threads` workers.
     #[must_use]
     pub fn scratch(&self, threads: usize) -> usize {
-        Sums::scratch(self.map.c, threads)
+        Self::scratch_of(self.map.c, threads)
+    }
+
+    /// The same for maps of `channels` channels.
+    pub(crate) fn scratch_of(channels: usize, threads: usize) -> usize {
+        Sums::scratch(channels, threads)
     }
 
     /// Writes the mean and the variance of `images` images, at least one.

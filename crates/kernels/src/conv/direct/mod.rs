@@ -3,6 +3,7 @@
 //! With channels last, a row of a window is one run of memory, the same for every pixel but for where it starts. So
 //! the product reads the windows where they are.
 
+mod moments;
 mod pack;
 mod plan;
 mod queue;
@@ -15,8 +16,10 @@ use super::{CONV, ConvIo, ConvSpec};
 use crate::error::at_least;
 use crate::work::Out;
 use crate::{Bf16, DType, Element, Isa, KernelError, Line, Part, Pool, share};
+use moments::Moments;
 use pack::{Pack, Piece};
 use plan::{Panel, Plan};
+use queue::Share;
 use work::{Call, Work};
 
 /// A convolution with packed weights.
@@ -147,12 +150,47 @@ impl Direct {
         part: &Part,
         io: ConvIo<'_, T>,
     ) -> Result<(), KernelError> {
+        self.run_with(pool, part, io, None)
+    }
+
+    /// Lines of scratch memory for [`run_with_statistics`](Self::run_with_statistics).
+    pub(crate) fn statistics_scratch(&self, images: usize, threads: usize) -> usize {
+        let pixels = images * self.spec.output.h * self.spec.output.w;
+        let sums = Line::count(2 * self.spec.output.c * size_of::<f64>());
+        self.scratch(threads) + Moments::lines(self, pixels, threads) + sums
+    }
+
+    /// Computes whole images, and the mean and biased variance of each output channel.
+    pub(crate) fn run_with_statistics<T: Element>(
+        &self,
+        pool: &Pool,
+        images: usize,
+        io: ConvIo<'_, T>,
+        statistics: [&mut [f32]; 2],
+    ) -> Result<(), KernelError> {
+        let scratch = self.statistics_scratch(images, pool.threads());
+        at_least(CONV, "scratch", io.scratch.len(), scratch)?;
+        for (operand, slice) in [("mean", &statistics[0]), ("variance", &statistics[1])] {
+            at_least(CONV, operand, slice.len(), self.spec.output.c)?;
+        }
+        self.run_with(pool, &Part::whole(images, self.spec.output.h), io, Some(statistics))
+    }
+
+    /// Computes `part`; statistics are of whole images, and the scratch memory has room for them.
+    fn run_with<T: Element>(
+        &self,
+        pool: &Pool,
+        part: &Part,
+        io: ConvIo<'_, T>,
+        statistics: Option<[&mut [f32]; 2]>,
+    ) -> Result<(), KernelError> {
         self.spec.check_io(part, &io)?;
         if T::DTYPE != self.dtype {
             return Err(KernelError::spec(CONV, format!("built for {}", self.dtype.name())));
         }
         at_least(CONV, "scratch", io.scratch.len(), self.scratch(pool.threads()))?;
         let ConvIo { input, output, residual, pooled, scratch } = io;
+        let (scratch, more) = scratch.split_at_mut(self.scratch(pool.threads()));
         let channels = self.spec.output.c;
         let mut pooled =
             pooled.filter(|_| self.spec.pooled).map(|pooled| &mut pooled[..part.images * channels]);
@@ -168,6 +206,7 @@ impl Direct {
             // SAFETY: the scratch memory was checked to hold a line for each worker beside the workers' parts.
             let (taken, scratch) =
                 unsafe { (Taken::new(lines, pool.threads()), SharedScratch(lines.add(pool.threads()))) };
+            let moments = statistics.is_some().then(|| Moments::new(self, &grid, pixels, more.as_mut_ptr()));
             let call = Call {
                 direct: self,
                 part,
@@ -178,6 +217,7 @@ impl Direct {
                 output: output.as_mut_ptr(),
                 residual: residual.filter(|_| self.spec.residual.is_some()).map(<[T]>::as_ptr),
                 pooled: pooled.as_mut().map(|pooled| pooled.as_mut_ptr()),
+                moments,
             };
             pool.run(|worker| {
                 // SAFETY: the scratch memory was checked to hold every worker's part, and no two overlap.
@@ -188,6 +228,18 @@ impl Direct {
             });
             if let Some(pooled) = &mut pooled {
                 self.gather(pooled, pixels / part.images, &grid, pixels, &scratch);
+            }
+            if let (Some(moments), Some(statistics)) = (moments, statistics) {
+                let shares: Vec<_> = (0..grid.pixels)
+                    .map(|number| {
+                        let pixels = share(pixels, grid.pixels, number);
+                        let block = Share::new(self, pixels.clone(), 0..self.plan.panels.len()).block;
+                        (pixels, block)
+                    })
+                    .collect();
+                let lines = Moments::lines(self, pixels, pool.threads());
+                // SAFETY: the workers are done; the blocks of a share are the same for whatever panels it has.
+                unsafe { moments.finish(&shares, statistics, &mut more[lines..]) };
             }
         }
         if let Some(pooled) = pooled

@@ -5,6 +5,7 @@
 //! ```
 //! The weights of a slice stay in the first cache and the inputs of a block in the second.
 
+use super::moments::Moments;
 use super::plan::{self, Panel};
 use super::queue::Share;
 use super::tile::{Finish, Rows, Tile, Tiles};
@@ -25,6 +26,7 @@ pub(super) struct Call<'a, T> {
     pub(super) output: *mut T,
     pub(super) residual: Option<*const T>,
     pub(super) pooled: Option<*mut f32>,
+    pub(super) moments: Option<Moments>,
 }
 
 impl<T> Clone for Call<'_, T> {
@@ -47,10 +49,10 @@ pub(super) struct Work<'a, T> {
 
 /// Some pixels of a share.
 #[derive(Clone, Copy)]
-struct Block {
-    index: usize,
+pub(super) struct Block {
+    pub(super) index: usize,
     start: usize,
-    len: usize,
+    pub(super) len: usize,
     /// Where its windows start.
     inputs: *mut usize,
 }
@@ -70,7 +72,10 @@ impl<T: Element> Kernel for Work<'_, T> {
                 continue;
             };
             // SAFETY: the share is one of the grid's.
-            unsafe { self.share::<S>(&Share::new(direct, pixels, panels), || taken.next(owner)) };
+            unsafe {
+                let number = owner / grid.panels;
+                self.share::<S>(&Share::new(direct, pixels, panels), number, || taken.next(owner));
+            }
         }
     }
 }
@@ -132,13 +137,13 @@ impl<T: Element> Ahead<T> {
 }
 
 impl<T: Element> Work<'_, T> {
-    /// Computes the units of `share` that are left.
+    /// Computes the units of `share` that are left; `number` counts the shares of the pixels.
     ///
     /// # Safety
     ///
     /// The processor has the level of `S`, and the pixels and panels are among those of the call.
     #[inline(always)]
-    unsafe fn share<S: Simd>(&self, share: &Share, take: impl Fn() -> usize) {
+    unsafe fn share<S: Simd>(&self, share: &Share, number: usize, take: impl Fn() -> usize) {
         let Some(first) = share.unit(take()) else { return };
         // SAFETY: the pixels are among those of the part, whose slices were checked, and a block fits the scratch.
         unsafe {
@@ -163,6 +168,9 @@ impl<T: Element> Work<'_, T> {
                     }
                     if let Some(pooled) = self.call.pooled {
                         self.pool::<S>(share, &block, &panel, pooled);
+                    }
+                    if let Some(moments) = &self.call.moments {
+                        self.moments::<S>(number, &block, &panel, moments);
                     }
                 }
                 next = share.unit(take());
