@@ -1,5 +1,7 @@
 //! How a network is run: compiled or as the plain Burn module, in which format and on how many threads.
 
+use crate::engine;
+pub(crate) use crate::engine::Format;
 use crate::exit::Usage;
 use crate::network::Network;
 use anyhow::Context;
@@ -11,7 +13,6 @@ use cardinal_engine::{DType, Isa, Level};
 use cardinal_models::burn::tensor::{Device, Shape, Tensor, TensorData};
 use cardinal_models::{Backbone, Model};
 use clap::ValueEnum;
-use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,19 +31,12 @@ pub(crate) struct Compute {
     #[arg(long, value_enum, default_value_t = Path::Compiled)]
     pub(crate) path: Path,
     /// Instruction set of the kernels: portable, neon, avx2, avx512, avx512-bf16 or amx [default: the best there is]
-    #[arg(long, value_name = "LEVEL", value_parser = level)]
+    #[arg(long, value_name = "LEVEL", value_parser = engine::level)]
     pub(crate) kernels: Option<Level>,
     /// Choose kernels by measuring them once on this machine instead of by estimate; the choices are kept in the cache
     /// folder
     #[arg(long)]
     pub(crate) tune: bool,
-}
-
-/// The format of feature maps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    F32,
-    Bf16,
 }
 
 /// Who runs the network.
@@ -54,27 +48,15 @@ pub(crate) enum Path {
     Compiled,
 }
 
-fn level(text: &str) -> Result<Level, String> {
-    Level::ALL.into_iter().find(|level| level.name() == text).ok_or_else(|| {
-        let names: Vec<_> = Level::ALL.iter().map(|level| level.name()).collect();
-        format!("the levels are {}", names.join(", "))
-    })
-}
-
 impl Compute {
     /// How many threads to use.
     pub(crate) fn threads(&self) -> usize {
-        let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
-        self.threads.map_or_else(cores, usize::from)
+        self.threads.map_or_else(engine::cores, usize::from)
     }
 
     /// The instruction set, if this processor has it.
     pub(crate) fn isa(&self) -> anyhow::Result<Isa> {
-        let Some(level) = self.kernels else { return Ok(Isa::best()) };
-        Isa::get(level).ok_or_else(|| {
-            let names: Vec<_> = Isa::available().iter().map(ToString::to_string).collect();
-            Usage(format!("this processor has no {level}; it has {}", names.join(", "))).into()
-        })
+        engine::isa(self.kernels)
     }
 
     /// Gets `network` ready for up to `batch` images of `[channels, height, width]` at a time.
@@ -114,10 +96,7 @@ impl Compute {
 
     /// The format of feature maps.
     pub(crate) fn format(&self) -> DType {
-        match self.dtype {
-            Format::F32 => DType::F32,
-            Format::Bf16 => DType::Bf16,
-        }
+        self.dtype.into()
     }
 
     /// The plan of `graph` for up to `batch` images.

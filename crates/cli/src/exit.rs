@@ -1,11 +1,6 @@
 //! Errors become one message on standard error and an exit code.
 
-use crate::hub::HubError;
 use cardinal_data::DataError;
-use cardinal_models::ModelError;
-use cardinal_train::TrainError;
-use cardinal_train::recipe::RecipeError;
-use cardinal_weights::WeightsError;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
@@ -15,6 +10,7 @@ use std::process::ExitCode;
 pub(crate) struct Usage(pub(crate) String);
 
 /// Some of the inputs failed; they were listed already.
+#[cfg(feature = "networks")]
 #[derive(Debug, thiserror::Error)]
 #[error("{failed} of {total} images could not be classified")]
 pub(crate) struct SomeFailed {
@@ -23,6 +19,7 @@ pub(crate) struct SomeFailed {
 }
 
 /// Some of a dataset's images cannot be read; they were listed already.
+#[cfg(feature = "networks")]
 #[derive(Debug, thiserror::Error)]
 #[error("{broken} of {total} images cannot be read")]
 pub(crate) struct Broken {
@@ -33,6 +30,7 @@ pub(crate) struct Broken {
 const FAILURE: u8 = 1;
 const USAGE: u8 = 2;
 const DATA: u8 = 3;
+#[cfg(feature = "networks")]
 const WEIGHTS: u8 = 4;
 
 /// Prints `error` and gives its exit code. A reader that closed the pipe has what it wanted.
@@ -60,45 +58,64 @@ fn text(error: &anyhow::Error) -> String {
 }
 
 fn code(error: &anyhow::Error) -> u8 {
-    for cause in error.chain() {
-        if cause.is::<Usage>() {
-            return USAGE;
-        }
-        if cause.is::<DataError>() || cause.is::<SomeFailed>() || cause.is::<Broken>() {
-            return DATA;
-        }
-        if cause.is::<WeightsError>() {
-            return WEIGHTS;
-        }
-        match cause.downcast_ref::<TrainError>() {
-            Some(TrainError::Recipe(_) | TrainError::NoDevice(_)) => return USAGE,
-            Some(TrainError::Data(_) | TrainError::DataFit(_)) => return DATA,
-            Some(TrainError::Weights(_) | TrainError::Checkpoint { .. } | TrainError::State(_)) => {
-                return WEIGHTS;
-            }
-            Some(TrainError::Model(error)) => return of_model(error).unwrap_or(FAILURE),
-            _ => {}
-        }
-        if cause.is::<RecipeError>() {
-            return USAGE;
-        }
-        if cause.is::<HubError>() {
-            return FAILURE;
-        }
-        if let Some(code) = cause.downcast_ref::<ModelError>().and_then(of_model) {
-            return code;
-        }
-    }
-    FAILURE
+    error.chain().find_map(of_cause).unwrap_or(FAILURE)
 }
 
-fn of_model(error: &ModelError) -> Option<u8> {
-    match error {
-        ModelError::Unknown { .. } | ModelError::UnknownTag { .. } => Some(USAGE),
-        ModelError::Input { .. } => Some(DATA),
-        ModelError::Mismatch { .. } | ModelError::Unrecognised { .. } | ModelError::Weights(_) => {
-            Some(WEIGHTS)
+fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
+    if cause.is::<Usage>() {
+        return Some(USAGE);
+    }
+    if cause.is::<DataError>() {
+        return Some(DATA);
+    }
+    #[cfg(feature = "networks")]
+    return networks::code(cause);
+    #[cfg(not(feature = "networks"))]
+    None
+}
+
+/// The errors of what the server alone does not have.
+#[cfg(feature = "networks")]
+mod networks {
+    use super::{Broken, DATA, FAILURE, SomeFailed, USAGE, WEIGHTS};
+    use crate::hub::HubError;
+    use cardinal_models::ModelError;
+    use cardinal_train::TrainError;
+    use cardinal_train::recipe::RecipeError;
+    use cardinal_weights::WeightsError;
+
+    pub(super) fn code(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
+        if cause.is::<SomeFailed>() || cause.is::<Broken>() {
+            return Some(DATA);
         }
-        _ => None,
+        if cause.is::<WeightsError>() {
+            return Some(WEIGHTS);
+        }
+        if cause.is::<RecipeError>() {
+            return Some(USAGE);
+        }
+        if cause.is::<HubError>() {
+            return Some(FAILURE);
+        }
+        match cause.downcast_ref::<TrainError>() {
+            Some(TrainError::Recipe(_) | TrainError::NoDevice(_)) => Some(USAGE),
+            Some(TrainError::Data(_) | TrainError::DataFit(_)) => Some(DATA),
+            Some(TrainError::Weights(_) | TrainError::Checkpoint { .. } | TrainError::State(_)) => {
+                Some(WEIGHTS)
+            }
+            Some(TrainError::Model(error)) => Some(of_model(error).unwrap_or(FAILURE)),
+            _ => cause.downcast_ref::<ModelError>().and_then(of_model),
+        }
+    }
+
+    fn of_model(error: &ModelError) -> Option<u8> {
+        match error {
+            ModelError::Unknown { .. } | ModelError::UnknownTag { .. } => Some(USAGE),
+            ModelError::Input { .. } => Some(DATA),
+            ModelError::Mismatch { .. } | ModelError::Unrecognised { .. } | ModelError::Weights(_) => {
+                Some(WEIGHTS)
+            }
+            _ => None,
+        }
     }
 }

@@ -3,21 +3,37 @@
 //! Three steps: clap checks the syntax, a command checks its values, then it works. Data goes to standard output,
 //! everything else to standard error; this is the one place that exits.
 
+mod classes;
+#[cfg(feature = "networks")]
 mod commands;
+#[cfg(feature = "networks")]
 mod compute;
+mod engine;
 mod exit;
+#[cfg(feature = "networks")]
 mod hub;
+#[cfg_attr(not(feature = "networks"), allow(dead_code, reason = "the server needs a part of it"))]
 mod machine;
+#[cfg_attr(not(feature = "networks"), allow(dead_code, reason = "the server needs a part of it"))]
 mod memory;
+#[cfg(feature = "networks")]
 mod network;
+#[cfg(feature = "networks")]
 mod output;
+#[cfg_attr(not(feature = "serve"), allow(dead_code, reason = "only the server reads without Burn"))]
+mod package;
+#[cfg(feature = "networks")]
 mod progress;
+#[cfg(feature = "serve")]
+mod serve;
+#[cfg(feature = "networks")]
 mod training;
 
-use clap::{ArgAction, Parser};
+use clap::{ArgAction, Parser, Subcommand};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
+#[cfg(feature = "networks")]
 const EXAMPLES: &str = "\
 Examples:
   cardinal models 'resnest*'                          list the ResNeSts
@@ -31,15 +47,23 @@ Examples:
   cardinal profile --model resnest50d                  time every layer
   cardinal export --model resnest50d -o net.onnx       write a network for other programs
   cardinal convert weights.pth weights.safetensors    change a file's format
+  cardinal serve --model resnest50d                    answer over HTTP, with a page to try it at /
 
 Exit codes: 0 success, 1 failure, 2 wrong usage, 3 bad images or data, 4 weights that do not fit.";
+
+#[cfg(not(feature = "networks"))]
+const EXAMPLES: &str = "\
+Examples:
+  cardinal serve --model resnest50d.safetensors
+
+This build holds the server alone, for files that 'cardinal compile --output FILE' wrote.";
 
 /// ResNeSt, TResNet and their peers: list, inspect, convert and run them.
 #[derive(Parser)]
 #[command(name = "cardinal", version, after_help = EXAMPLES, propagate_version = true)]
 pub(crate) struct Args {
     #[command(subcommand)]
-    command: commands::Command,
+    command: Command,
     /// Say more on standard error (-v: what is loaded and how, -vv: details)
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
@@ -48,11 +72,29 @@ pub(crate) struct Args {
     quiet: bool,
 }
 
+#[derive(Subcommand)]
+enum Command {
+    #[cfg(feature = "networks")]
+    #[command(flatten)]
+    Networks(commands::Command),
+    /// Answer over HTTP: classes of pictures and outputs of networks, with a page to try it
+    #[cfg(feature = "serve")]
+    Serve(Box<serve::Args>),
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     start_logging(args.verbose, args.quiet);
-    progress::set_quiet(args.quiet);
-    match args.command.run() {
+    let result = match args.command {
+        #[cfg(feature = "networks")]
+        Command::Networks(command) => {
+            progress::set_quiet(args.quiet);
+            command.run()
+        }
+        #[cfg(feature = "serve")]
+        Command::Serve(serve) => serve.run(args.quiet),
+    };
+    match result {
         Ok(code) => code,
         Err(error) => exit::report(&error),
     }

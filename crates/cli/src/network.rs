@@ -2,9 +2,11 @@
 
 use crate::exit::Usage;
 use crate::hub::Hub;
+use crate::package::{CLASSES, FACTS, Facts, MULTI_LABEL, PREPROCESSING, PROBLEM_TYPE, is_multi_label};
 use crate::progress;
 use anyhow::Context;
 use cardinal_bridge::capture;
+use cardinal_data::Preprocess;
 use cardinal_engine::graph::{Graph, Package};
 use cardinal_models::burn::tensor::Device;
 use cardinal_models::registry::{self, CropMode, Interpolation, Pretrained, Variant};
@@ -160,6 +162,12 @@ impl WeightsFile {
 }
 
 impl Choice {
+    /// A network by name with published weights, a file's, or random ones.
+    #[cfg(feature = "serve")]
+    pub(crate) fn new(model: Option<String>, checkpoint: Option<PathBuf>, untrained: bool) -> Self {
+        Self { model, checkpoint, use_ema: false, untrained, compiled: None }
+    }
+
     /// Finds, fetches, reads and checks everything.
     pub(crate) fn load(&self) -> anyhow::Result<Loaded> {
         if let Some(file) = &self.checkpoint {
@@ -219,20 +227,8 @@ impl Loaded {
     }
 }
 
-/// What [`read_compiled`] finds beside the graphs.
-pub(crate) const PREPROCESSING: &str = "pretrained_cfg";
-pub(crate) const CLASSES: &str = "label_names";
-/// In the terms of Hugging Face's configurations.
-pub(crate) const PROBLEM_TYPE: &str = "problem_type";
-const MULTI_LABEL: &str = "multi_label_classification";
-
-/// Whether a file's metadata say that an image may have several labels.
-fn is_multi_label(metadata: &BTreeMap<String, String>) -> bool {
-    metadata.get(PROBLEM_TYPE).is_some_and(|text| text == MULTI_LABEL)
-}
-
-/// A compiled file's metadata: what its graphs do not say, in timm's terms.
-pub(crate) fn compiled_metadata(loaded: &Loaded) -> BTreeMap<String, String> {
+/// A compiled file's metadata: what its graphs do not say, in timm's terms; weights alone have no facts.
+pub(crate) fn compiled_metadata(loaded: &Loaded, facts: Option<&Facts>) -> BTreeMap<String, String> {
     let config = &loaded.preprocessing;
     let crop_mode = match config.crop_mode {
         CropMode::Center => "center",
@@ -254,6 +250,9 @@ pub(crate) fn compiled_metadata(loaded: &Loaded) -> BTreeMap<String, String> {
         "interpolation": interpolation,
     });
     let mut metadata = BTreeMap::from([(PREPROCESSING.to_owned(), config.to_string())]);
+    if let Some(facts) = facts {
+        metadata.insert(FACTS.to_owned(), serde_json::json!(facts).to_string());
+    }
     if let Some(classes) = &loaded.classes {
         metadata.insert(CLASSES.to_owned(), serde_json::json!(classes).to_string());
     }
@@ -283,6 +282,25 @@ fn read_compiled(path: &Path) -> anyhow::Result<Loaded> {
     let preprocessing = Pretrained { size, ..config.over(base) };
     let multi_label = is_multi_label(&metadata);
     Ok(Loaded { network: Network::Graphs(graphs), preprocessing, classes, multi_label })
+}
+
+/// How images of `side` pixels are prepared for these weights.
+pub(crate) fn preprocess(weights: &Pretrained, side: u32) -> Preprocess {
+    Preprocess {
+        size: (side, side),
+        crop_pct: weights.crop_pct,
+        crop_mode: match weights.crop_mode {
+            CropMode::Center => cardinal_data::CropMode::Center,
+            CropMode::Squash => cardinal_data::CropMode::Squash,
+            CropMode::Border => cardinal_data::CropMode::Border,
+        },
+        interpolation: match weights.interpolation {
+            Interpolation::Bilinear => cardinal_data::Interpolation::Bilinear,
+            Interpolation::Bicubic => cardinal_data::Interpolation::Bicubic,
+        },
+        mean: weights.mean,
+        std: weights.std,
+    }
 }
 
 fn say_which(file: &Path, variant: &Variant, candidates: &[&'static Variant]) {

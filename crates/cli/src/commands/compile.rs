@@ -2,6 +2,7 @@ use crate::compute::{Compute, Path as Way};
 use crate::exit::Usage;
 use crate::network::{Choice, compiled_metadata};
 use crate::output::{giga, millions};
+use crate::package::Facts;
 use anyhow::Context;
 use cardinal_engine::DType;
 use cardinal_engine::graph::{Cost, Package};
@@ -88,7 +89,11 @@ impl Args {
         let bytes = match &self.output {
             Some(path) => {
                 let graphs = results.iter().map(|result| result.optimized.graph.clone()).collect();
-                let metadata = compiled_metadata(&loaded);
+                let facts = Facts {
+                    param_count: results[0].cost.parameters,
+                    macs: results.iter().map(|result| result.cost.macs).collect(),
+                };
+                let metadata = compiled_metadata(&loaded, Some(&facts));
                 Package { graphs, metadata }.save(path)?;
                 Some(std::fs::metadata(path).with_context(|| path.display().to_string())?.len())
             }

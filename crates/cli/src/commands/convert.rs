@@ -1,5 +1,6 @@
 use crate::exit::Usage;
-use crate::network::{CLASSES, PREPROCESSING, PROBLEM_TYPE, build, read_weights};
+use crate::network::{build, read_weights};
+use crate::package::{CLASSES, PREPROCESSING, PROBLEM_TYPE};
 use anyhow::Context;
 use cardinal_models::registry;
 use cardinal_models::weights::state_dict;

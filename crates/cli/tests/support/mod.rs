@@ -1,6 +1,8 @@
 //! Runs the built binary.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod http;
+
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -27,6 +29,12 @@ impl Run {
     pub(crate) fn ok(self) -> String {
         assert_eq!(self.code, 0, "{}", self.stderr);
         self.stdout
+    }
+
+    /// Checks that clap refused the arguments.
+    pub(crate) fn fails_usage(&self) {
+        assert_eq!(self.code, 2, "{self:?}");
+        assert!(self.stderr.contains("Usage:"), "{}", self.stderr);
     }
 
     /// Checks that the run failed with `code` and one clear line that holds all of `texts`.

@@ -76,6 +76,12 @@ impl Session {
         &self.plan
     }
 
+    /// What the last run computed; nothing before the first.
+    #[must_use]
+    pub fn outputs(&self) -> &Outputs {
+        &self.outputs
+    }
+
     /// Runs the network on 1 to [`Plan::batch`] images: a slice for each input, row-major `[images, c, h, w]`. Nothing
     /// is allocated.
     ///

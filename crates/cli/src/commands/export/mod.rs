@@ -1,10 +1,13 @@
 mod notes;
 mod onnx;
 
-use crate::commands::predict::{class_names, read_names};
+use crate::classes;
+use crate::commands::predict::read_names;
 use crate::exit::Usage;
 use crate::network::{Choice, Loaded, Network, compiled_metadata};
+use crate::package::Facts;
 use anyhow::Context;
+use cardinal_engine::DType;
 use cardinal_engine::graph::{Batch, Package};
 use cardinal_engine::passes;
 use cardinal_models::weights::state_dict;
@@ -83,7 +86,7 @@ impl Args {
         let given = self.class_file.as_deref().map(read_names).transpose()?;
         let mut loaded = self.choice.load()?;
         if let Some(given) = given {
-            loaded.classes = Some(class_names(Some(given), loaded.network.num_classes())?);
+            loaded.classes = Some(classes::names(Some(given), loaded.network.num_classes())?);
         }
         let sizes =
             if self.img_size.is_empty() { vec![loaded.preprocessing.size] } else { self.img_size.clone() };
@@ -118,13 +121,16 @@ impl Args {
 
 /// As `cardinal compile --output` does.
 fn engine(loaded: &Loaded, sizes: &[usize], path: &Path) -> anyhow::Result<Written> {
-    let mut graphs = Vec::new();
+    let (mut graphs, mut facts) = (Vec::new(), Facts::default());
     for &size in sizes {
         let graph = loaded.network.clone().graph([loaded.network.in_chans(), size, size])?;
+        let cost = graph.analyze(DType::F32).total;
+        facts.param_count = cost.parameters;
+        facts.macs.push(cost.macs);
         graphs.push(passes::optimize(graph)?.graph);
     }
     let model = graphs[0].name.clone();
-    Package { graphs, metadata: compiled_metadata(loaded) }.save(path)?;
+    Package { graphs, metadata: compiled_metadata(loaded, Some(&facts)) }.save(path)?;
     let bytes = length(path)?;
     let sides: Vec<_> = sizes.iter().map(ToString::to_string).collect();
     Ok(Written {
@@ -142,7 +148,7 @@ fn engine(loaded: &Loaded, sizes: &[usize], path: &Path) -> anyhow::Result<Writt
 
 /// As `cardinal convert` does.
 fn weights(loaded: Loaded, path: &Path) -> anyhow::Result<Written> {
-    let mut metadata = compiled_metadata(&loaded);
+    let mut metadata = compiled_metadata(&loaded, None);
     let Network::Module(model) = loaded.network else {
         return Err(Usage(
             "a compiled file's weights are folded; export those of the file that it was made of".into(),

@@ -1,6 +1,6 @@
 //! What an ONNX file says about the network: for programs as metadata, for people as documentation.
 
-use crate::commands::predict::class_names;
+use crate::classes;
 use crate::network::Loaded;
 use cardinal_models::registry::{CropMode, Interpolation, Pretrained};
 use serde_json::json;
@@ -18,7 +18,7 @@ impl Notes {
     pub(super) fn new(loaded: &Loaded, size: usize) -> anyhow::Result<Self> {
         let classes = match loaded.network.num_classes() {
             0 => Vec::new(),
-            count => class_names(loaded.classes.clone(), count)?,
+            count => classes::names(loaded.classes.clone(), count)?,
         };
         Ok(Self {
             config: loaded.preprocessing.clone(),

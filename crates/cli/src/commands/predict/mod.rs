@@ -1,10 +1,11 @@
 mod render;
 
-pub(super) use render::{names as class_names, read_names};
+pub(super) use render::read_names;
 
+use crate::classes;
 use crate::compute::{Compute, Runner};
 use crate::exit::{SomeFailed, Usage};
-use crate::network::{Choice, Loaded};
+use crate::network::{Choice, Loaded, preprocess};
 use crate::progress;
 use anyhow::Context;
 use cardinal_data::{DataError, Decoder, Preprocess, RgbImage, Source, expand_sources, write_npy};
@@ -120,13 +121,12 @@ impl Args {
             return self.report(&[], sources.into_iter().filter_map(Result::err).collect());
         }
         let Loaded { network, preprocessing, classes, multi_label } = self.choice.load()?;
-        let names = render::names(names.or(classes), network.num_classes())?;
+        let names = classes::names(names.or(classes), network.num_classes())?;
         let preprocess = self.preparation.over(&preprocessing);
         let (height, width) = preprocess.size;
         let batch = sources.len().min(usize::from(self.batch_size));
         let runner = self.compute.prepare(network, batch, [3, height as usize, width as usize])?;
-        let scores: fn(&mut [f32]) = if multi_label { sigmoid } else { softmax };
-        let (outcomes, failures) = self.classify(runner, &preprocess, sources, (&names, scores))?;
+        let (outcomes, failures) = self.classify(runner, &preprocess, sources, (&names, multi_label))?;
         self.report(&outcomes, failures)
     }
 
@@ -162,7 +162,7 @@ impl Args {
         &self,
         batch: &mut Batch,
         runner: &mut Runner,
-        (names, scores): Classes<'_>,
+        (names, multi_label): Classes<'_>,
     ) -> anyhow::Result<Vec<Outcome>> {
         let Batch { files, values } = std::mem::take(batch);
         if files.is_empty() {
@@ -172,7 +172,7 @@ impl Args {
         let rows = files.into_iter().zip(logits.chunks_exact_mut(names.len()));
         Ok(rows
             .map(|(file, row)| {
-                scores(row);
+                classes::probabilities(row, multi_label);
                 Outcome::new(file, row, names, usize::from(self.topk))
             })
             .collect())
@@ -202,8 +202,8 @@ impl Args {
     }
 }
 
-/// The classes' names, and what turns logits into their probabilities.
-type Classes<'a> = (&'a [String], fn(&mut [f32]));
+/// The classes' names, and whether an image may be of several.
+type Classes<'a> = (&'a [String], bool);
 
 /// Images that wait for each other.
 #[derive(Default)]
@@ -227,19 +227,6 @@ fn read(source: &Source) -> Result<(String, RgbImage), DataError> {
     }
 }
 
-/// Logits to probabilities of classes that exclude each other, in place.
-fn softmax(row: &mut [f32]) {
-    let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    row.iter_mut().for_each(|value| *value = (*value - largest).exp());
-    let sum: f32 = row.iter().sum();
-    row.iter_mut().for_each(|value| *value /= sum);
-}
-
-/// The same where each class is a question of its own.
-fn sigmoid(row: &mut [f32]) {
-    row.iter_mut().for_each(|value| *value = 1.0 / (1.0 + (-*value).exp()));
-}
-
 impl Preparation {
     fn check(&self) -> anyhow::Result<()> {
         if self.crop_pct.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
@@ -254,31 +241,27 @@ impl Preparation {
     /// These settings, and the weights' where they say nothing.
     fn over(&self, weights: &registry::Pretrained) -> Preprocess {
         let side = self.img_size.unwrap_or(weights.size as u32);
+        let base = preprocess(weights, side);
         let triple = |given: &Option<Vec<f32>>, default: [f32; 3]| match given.as_deref() {
             Some(&[r, g, b]) => [r, g, b],
             _ => default,
         };
         Preprocess {
-            size: (side, side),
-            crop_pct: self.crop_pct.unwrap_or(weights.crop_pct),
+            crop_pct: self.crop_pct.unwrap_or(base.crop_pct),
             crop_mode: match self.crop_mode {
                 Some(CropMode::Center) => cardinal_data::CropMode::Center,
                 Some(CropMode::Squash) => cardinal_data::CropMode::Squash,
                 Some(CropMode::Border) => cardinal_data::CropMode::Border,
-                None => match weights.crop_mode {
-                    registry::CropMode::Center => cardinal_data::CropMode::Center,
-                    registry::CropMode::Squash => cardinal_data::CropMode::Squash,
-                    registry::CropMode::Border => cardinal_data::CropMode::Border,
-                },
+                None => base.crop_mode,
             },
-            interpolation: match (self.interpolation, weights.interpolation) {
-                (Some(Interpolation::Bilinear), _) => cardinal_data::Interpolation::Bilinear,
-                (Some(Interpolation::Bicubic), _) => cardinal_data::Interpolation::Bicubic,
-                (None, registry::Interpolation::Bilinear) => cardinal_data::Interpolation::Bilinear,
-                (None, registry::Interpolation::Bicubic) => cardinal_data::Interpolation::Bicubic,
+            interpolation: match self.interpolation {
+                Some(Interpolation::Bilinear) => cardinal_data::Interpolation::Bilinear,
+                Some(Interpolation::Bicubic) => cardinal_data::Interpolation::Bicubic,
+                None => base.interpolation,
             },
-            mean: triple(&self.mean, weights.mean),
-            std: triple(&self.std, weights.std),
+            mean: triple(&self.mean, base.mean),
+            std: triple(&self.std, base.std),
+            ..base
         }
     }
 }

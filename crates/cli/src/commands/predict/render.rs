@@ -1,6 +1,6 @@
 //! Class names, and results as text, JSON or CSV.
 
-use crate::exit::Usage;
+use crate::classes::{Prediction, best};
 use crate::output::csv_field;
 use anyhow::Context;
 use cardinal_data::DataError;
@@ -9,22 +9,12 @@ use serde_json::json;
 use std::io::Write;
 use std::path::Path;
 
-const IMAGENET: &str = include_str!("../../../../../assets/imagenet1k.txt");
-
 /// How results are printed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Style {
     Text,
     Json,
     Csv,
-}
-
-/// A class and how likely it is.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Prediction {
-    class: usize,
-    name: String,
-    probability: f32,
 }
 
 /// The classes of one image, the likeliest first.
@@ -36,14 +26,7 @@ pub(super) struct Outcome {
 
 impl Outcome {
     pub(super) fn new(file: String, probabilities: &[f32], names: &[String], topk: usize) -> Self {
-        let mut order: Vec<usize> = (0..probabilities.len()).collect();
-        order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]).then(a.cmp(&b)));
-        let row = |class: usize| Prediction {
-            class,
-            name: names[class].clone(),
-            probability: probabilities[class],
-        };
-        Self { file, predictions: order.into_iter().take(topk).map(row).collect() }
+        Self { file, predictions: best(probabilities, names, topk) }
     }
 }
 
@@ -55,21 +38,6 @@ pub(in crate::commands) fn read_names(path: &Path) -> anyhow::Result<Vec<String>
             .with_context(|| format!("{}: not a JSON list of names", path.display()));
     }
     Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
-}
-
-/// The names of `classes` classes: the given ones, ImageNet's if there are a thousand, or numbers.
-pub(in crate::commands) fn names(given: Option<Vec<String>>, classes: usize) -> anyhow::Result<Vec<String>> {
-    match given {
-        Some(names) if names.len() == classes => Ok(names),
-        Some(names) => {
-            let text =
-                format!("{} class names are given, but the network has {classes} classes", names.len());
-            Err(Usage(text).into())
-        }
-        None if classes == 0 => Err(Usage("the network has no classifier".into()).into()),
-        None if classes == 1000 => Ok(IMAGENET.lines().map(str::to_owned).collect()),
-        None => Ok((0..classes).map(|class| format!("class {class}")).collect()),
-    }
 }
 
 /// Prints the results; JSON also tells of the images that gave none.
@@ -112,21 +80,6 @@ pub(super) fn print(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn imagenet_has_a_thousand_names() {
-        let names = names(None, 1000).unwrap();
-        assert_eq!(names.len(), 1000);
-        assert!(names[281].contains("tabby"), "{}", names[281]);
-    }
-
-    #[test]
-    fn a_wrong_number_of_names_is_refused() {
-        let error = names(Some(vec!["cat".into()]), 2).unwrap_err().to_string();
-        assert_eq!(error, "1 class names are given, but the network has 2 classes");
-        assert!(names(None, 0).is_err());
-        assert_eq!(names(None, 2).unwrap()[1], "class 1");
-    }
 
     #[test]
     fn outcomes_are_sorted_and_cut() {
