@@ -58,7 +58,11 @@ fn at_the_last_map_it_is_the_class_activation_map() {
     let x = input([2, 3, 96, 96], network.device());
     let features = network.model().forward_features(x.clone());
     let [_, channels, rows, columns] = features.dims();
-    let (features, classes) = (numbers(features), [1, 8]);
+    let features = numbers(features);
+    // Each image's likeliest class has something in its favour.
+    let logits = numbers(network.model().forward(x.clone()));
+    let likeliest = |row: &[f32]| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
+    let classes: Vec<usize> = logits.chunks(10).map(likeliest).collect();
     let weight = state_dict(network.model()).unwrap().get("fc.weight").unwrap().to_f32();
     let found = numbers(network.run(x, &classes, Layer::Last).unwrap().maps);
     let pixels = rows * columns;

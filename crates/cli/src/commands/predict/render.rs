@@ -21,21 +21,26 @@ pub(super) enum Style {
 
 /// A class and how likely it is.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Prediction {
-    class: usize,
-    name: String,
-    probability: f32,
+pub(in crate::commands) struct Prediction {
+    pub(in crate::commands) class: usize,
+    pub(in crate::commands) name: String,
+    pub(in crate::commands) probability: f32,
 }
 
 /// The classes of one image, the likeliest first.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Outcome {
-    file: String,
-    predictions: Vec<Prediction>,
+pub(in crate::commands) struct Outcome {
+    pub(in crate::commands) file: String,
+    pub(in crate::commands) predictions: Vec<Prediction>,
 }
 
 impl Outcome {
-    pub(super) fn new(file: String, probabilities: &[f32], names: &[String], topk: usize) -> Self {
+    pub(in crate::commands) fn new(
+        file: String,
+        probabilities: &[f32],
+        names: &[String],
+        topk: usize,
+    ) -> Self {
         let mut order: Vec<usize> = (0..probabilities.len()).collect();
         order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]).then(a.cmp(&b)));
         let row = |class: usize| Prediction {
