@@ -112,7 +112,7 @@ impl Compute {
     }
 
     /// The options that the flags ask for.
-    fn options(&self, batch: usize) -> anyhow::Result<Options> {
+    pub(crate) fn options(&self, batch: usize) -> anyhow::Result<Options> {
         Ok(Options { batch, dtype: self.format(), threads: self.threads(), isa: self.isa()? })
     }
 }

@@ -1,6 +1,8 @@
 //! Text for people: aligned tables and numbers that read well.
 
+use anyhow::Context;
 use std::io::{self, Write};
+use std::path::Path;
 
 /// A column's side.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,6 +56,17 @@ pub(crate) fn csv_field(text: &str) -> String {
     } else {
         text.into()
     }
+}
+
+/// Writes to a temporary name in the same folder, then renames: a file of that name is whole or not there.
+pub(crate) fn write_file(path: &Path, content: &[u8]) -> anyhow::Result<()> {
+    let temporary = path.with_extension(format!("{}.partial", std::process::id()));
+    let result = std::fs::write(&temporary, content).and_then(|()| std::fs::rename(&temporary, path));
+    if result.is_err() {
+        // The error is what matters; the leftover may not even exist.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    result.with_context(|| path.display().to_string())
 }
 
 #[cfg(test)]

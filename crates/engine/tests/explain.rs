@@ -168,7 +168,17 @@ fn other_ends_are_refused_by_name() {
     let nonlinear = "%1 = conv2d(%0, @w)  # tail\n%2 = silu(%1) # act\n%3 = reshape(%2) shape=[1, 4]
         %4 = linear(%3, @fc) # fc\noutput %4";
     let text = refusal(&format!("{head}{nonlinear}"));
-    assert_eq!(text, format!("act (silu): it stands before the last linear layer; {NEEDED}"));
+    assert_eq!(
+        text,
+        format!("act (silu): it stands between the pooling and the last linear layer; {NEEDED}")
+    );
+    // A second pooling, which changes nothing, hides nothing.
+    let again = nonlinear.replace("%3 = reshape(%2)", "%5 = global_avg_pool(%2) # again\n%3 = reshape(%5)");
+    let text = refusal(&format!("{head}{again}"));
+    assert_eq!(
+        text,
+        format!("again (global_avg_pool): it stands between the pooling and the last linear layer; {NEEDED}")
+    );
     let text = refusal(&format!("{head}output %0"));
     assert_eq!(text, format!("global_avg_pool: it makes the first output; {NEEDED}"));
     let activated = "%1 = reshape(%0) shape=[1, 4]\n%2 = linear(%1, @fc) activation=relu # fc\noutput %2";
@@ -176,6 +186,18 @@ fn other_ends_are_refused_by_name() {
     let flat = "input %x [1, 4, 5, 5]\nconst @fc [3, 100]\n%0 = reshape(%x) shape=[1, 100]
         %1 = linear(%0, @fc) # fc\noutput %1";
     assert!(refusal(flat).starts_with("fc (linear): it reads no feature map"), "{}", refusal(flat));
+}
+
+#[test]
+fn a_map_of_one_pixel_is_a_map() {
+    let text = "input %x [1, 4, 5, 5]\nconst @w [4, 4, 5, 5]\nconst @fc [3, 4]\n%0 = conv2d(%x, @w)
+        %1 = global_avg_pool(%0)\n%2 = reshape(%1) shape=[1, 4]\n%3 = linear(%2, @fc)\noutput %3";
+    let graph = Graph::parse(text).unwrap();
+    for mut graph in [passes::optimize(graph.clone()).unwrap().graph, graph] {
+        let maps = ClassMaps::attach(&mut graph).unwrap();
+        assert_eq!([maps.channels(), maps.height(), maps.width()], [4, 1, 1]);
+        graph.verify().unwrap();
+    }
 }
 
 #[test]

@@ -17,11 +17,13 @@
 //! - [`backbones`]: one file per family; [`blocks`] and [`layers`] are what they are made of.
 //! - [`ops`]: the operators that the papers add, behind one trait, so that capture sees them as named nodes.
 //! - [`weights`]: a model's parameters by name, in and out of checkpoints.
+//! - [`explain`]: Grad-CAM, where in a feature map the evidence for a class lies.
 //! - [`summary`]: parameters, multiply-adds and activations, layer by layer, from the captured graph.
 
 pub mod backbones;
 pub mod blocks;
 mod error;
+pub mod explain;
 pub mod layers;
 mod model;
 pub mod ops;
@@ -29,7 +31,7 @@ pub mod registry;
 pub mod summary;
 pub mod weights;
 
-pub use backbones::{Backbone, FeatureInfo};
+pub use backbones::{Backbone, FeatureInfo, Tap};
 pub use burn;
 pub use error::ModelError;
 pub use model::{Model, ModelOptions, create};

@@ -1,5 +1,5 @@
 use crate::ModelError;
-use crate::backbones::{Backbone, EfficientNet, FbNet, FeatureInfo, Head, RegNet, ResNet, TResNet};
+use crate::backbones::{Backbone, EfficientNet, FbNet, FeatureInfo, Head, RegNet, ResNet, TResNet, Tap};
 use crate::registry::{self, Arch, Variant};
 use burn::config::Config;
 use burn::module::Module;
@@ -155,16 +155,20 @@ impl Model {
 }
 
 impl Backbone for Model {
-    fn features(&self, x: Tensor<4>) -> Vec<Tensor<4>> {
-        self.backbone().features(x)
+    fn stages(&self, x: Tensor<4>, tap: Tap<'_>) -> Tensor<4> {
+        self.backbone().stages(x, tap)
+    }
+
+    fn last_conv(&self, x: Tensor<4>) -> Tensor<4> {
+        self.backbone().last_conv(x)
     }
 
     fn feature_info(&self) -> Vec<FeatureInfo> {
         self.backbone().feature_info()
     }
 
-    fn forward_features(&self, x: Tensor<4>) -> Tensor<4> {
-        self.backbone().forward_features(x)
+    fn feature_names(&self) -> Vec<String> {
+        self.backbone().feature_names()
     }
 
     fn forward_head(&self, x: Tensor<4>, pre_logits: bool) -> Tensor<2> {

@@ -1,7 +1,7 @@
 use crate::compute::{Compute, Path as Way};
 use crate::exit::Usage;
 use crate::network::{Choice, compiled_metadata};
-use crate::output::{giga, millions};
+use crate::output::{giga, millions, write_file};
 use crate::package::Facts;
 use anyhow::Context;
 use cardinal_engine::DType;
@@ -10,7 +10,7 @@ use cardinal_engine::passes::{self, Optimized};
 use cardinal_engine::plan::Plan;
 use serde_json::json;
 use std::io::{Write, stdout};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -81,10 +81,10 @@ impl Args {
         }
         let first = &results[0].optimized.graph;
         if let Some(path) = &self.svg {
-            write(path, first.to_svg().as_bytes())?;
+            write_file(path, first.to_svg().as_bytes())?;
         }
         if let Some(path) = &self.text {
-            write(path, first.to_text().as_bytes())?;
+            write_file(path, first.to_text().as_bytes())?;
         }
         let bytes = match &self.output {
             Some(path) => {
@@ -148,15 +148,4 @@ fn as_json(result: &Compiled) -> serde_json::Value {
         "packed_weight_bytes": plan.weight_bytes(),
         "compile_seconds": time.as_secs_f64(),
     })
-}
-
-/// Writes to a temporary name in the same folder, then renames.
-fn write(path: &Path, content: &[u8]) -> anyhow::Result<()> {
-    let temporary = path.with_extension("partial");
-    let result = std::fs::write(&temporary, content).and_then(|()| std::fs::rename(&temporary, path));
-    if result.is_err() {
-        // The error is what matters; the leftover may not even exist.
-        let _ = std::fs::remove_file(&temporary);
-    }
-    result.with_context(|| path.display().to_string())
 }

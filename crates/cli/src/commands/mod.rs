@@ -6,6 +6,7 @@ mod completions;
 mod convert;
 mod data;
 mod eval;
+mod explain;
 mod export;
 mod finetune;
 mod info;
@@ -28,6 +29,8 @@ pub(crate) enum Command {
     /// Classify images
     #[command(visible_alias = "infer")]
     Predict(predict::Args),
+    /// Show where in a picture the evidence for a class lies
+    Explain(explain::Args),
     /// Train a network on labelled images
     Train(train::Args),
     /// Train published weights on other data
@@ -59,6 +62,7 @@ impl Command {
             Self::Models(args) => args.run(),
             Self::Info(args) => args.run(),
             Self::Predict(args) => args.run(),
+            Self::Explain(args) => args.run(),
             Self::Train(args) => args.run(),
             Self::Finetune(args) => args.run(),
             Self::Eval(args) => args.run(),

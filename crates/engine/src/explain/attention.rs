@@ -1,8 +1,8 @@
 //! What split attention chose: the weights of the splits (ResNeSt equations 1 and 2).
 
-use super::{attach, check_length, is_computed};
+use super::{attach, check_length};
 use crate::EngineError;
-use crate::graph::{Graph, Op, ValueId};
+use crate::graph::{Graph, Node, Op, ValueId};
 
 /// One split-attention unit of a graph, whose logits are an output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,9 +24,10 @@ impl Attention {
     /// no such unit. The graph may be captured or optimized.
     #[must_use]
     pub fn attach(graph: &mut Graph) -> Vec<Self> {
-        let unit = |node: &crate::graph::Node| match node.op {
-            Op::SplitAttention { radix, cardinality, .. } if is_computed(graph, node.inputs[1]) => {
-                Some((node.name.clone(), [radix, cardinality], node.inputs[1]))
+        let unit = |node: &Node| match node.op {
+            Op::SplitAttention { radix, cardinality, .. } => {
+                let (place, logits) = (place(graph, node)?, node.inputs[1]);
+                Some((place, [radix, cardinality], logits))
             }
             _ => None,
         };
@@ -67,4 +68,11 @@ impl Attention {
         }
         Ok(weights)
     }
+}
+
+/// The module of a unit: that of the layer which computes its logits, without the layer's own name. `None` if nothing
+/// computes them.
+fn place(graph: &Graph, unit: &Node) -> Option<String> {
+    let layer = graph.nodes.iter().find(|node| node.outputs.contains(&unit.inputs[1]))?;
+    Some(layer.name.rsplit_once('.').map_or(&unit.name[..], |(module, _)| module).to_owned())
 }

@@ -5,9 +5,8 @@
 
 use super::{attach, check_length};
 use crate::EngineError;
-use crate::graph::{Conv2d, Graph, Node, Op, ValueId};
+use crate::graph::{Constant, Conv2d, Graph, Node, Op, ValueId};
 use cardinal_kernels::Activation;
-use std::sync::Arc;
 
 /// The linear head of a graph on the graph's last feature map.
 #[derive(Clone, Debug)]
@@ -16,8 +15,8 @@ pub struct ClassMaps {
     channels: usize,
     height: usize,
     width: usize,
-    weight: Arc<[f32]>,
-    bias: Option<Arc<[f32]>>,
+    weight: Constant,
+    bias: Option<Constant>,
 }
 
 impl ClassMaps {
@@ -31,7 +30,8 @@ impl ClassMaps {
         let head = find(graph)?;
         let [_, channels, height, width] = head.size;
         let constant = |id: ValueId| {
-            graph.values.get(id.0).and_then(|value| value.constant()).cloned().ok_or_else(|| {
+            let data = graph.values.get(id.0).and_then(|value| value.constant()).cloned();
+            data.map(|data| Constant { data }).ok_or_else(|| {
                 EngineError::graph(&head.place, "a class-activation map needs weights that are constants")
             })
         };
@@ -67,13 +67,13 @@ impl ClassMaps {
     /// How many classes there are.
     #[must_use]
     pub fn classes(&self) -> usize {
-        self.weight.len() / self.channels
+        self.weight.data.len() / self.channels
     }
 
     /// What the logit of `class` has besides the map's mean; 0 without a bias or without such a class.
     #[must_use]
     pub fn bias(&self, class: usize) -> f32 {
-        self.bias.as_ref().and_then(|bias| bias.get(class)).copied().unwrap_or(0.0)
+        self.bias.as_ref().and_then(|bias| bias.data.get(class)).copied().unwrap_or(0.0)
     }
 
     /// The class-activation map of `class`: `[height, width]`, row-major, from the feature map
@@ -89,7 +89,7 @@ impl ClassMaps {
             let expected = format!("one of 0 to {}", self.classes() - 1);
             return Err(EngineError::Input { name: "class".into(), found: class.to_string(), expected });
         }
-        let weights = &self.weight[class * self.channels..][..self.channels];
+        let weights = &self.weight.data[class * self.channels..][..self.channels];
         let mut map = vec![0.0_f64; pixels];
         for (weight, channel) in weights.iter().zip(features.chunks_exact(pixels)) {
             let add = |(sum, x): (&mut f64, &f32)| *sum += f64::from(*weight) * f64::from(*x);
@@ -133,29 +133,48 @@ fn find(graph: &Graph) -> Result<Head, EngineError> {
         return wrong(node.place(), "it makes the first output");
     };
     let mut pooled = *x;
-    loop {
+    let (map, writer) = loop {
         let Some((before, result)) = computed(graph, pooled) else {
             return wrong(node.place(), "it reads no feature map");
         };
-        let map = match (&before.op, result) {
-            (Op::Reshape { .. } | Op::Drop { .. }, _) => {
-                pooled = before.inputs[0];
-                continue;
-            }
-            (Op::GlobalAvgPool, _) => before.inputs[0],
+        match (&before.op, result) {
+            (Op::Reshape { .. } | Op::Drop { .. }, _) => pooled = before.inputs[0],
+            (Op::GlobalAvgPool, _) => break (before.inputs[0], before),
             // In an optimized graph the mean is the second result of the convolution before it.
-            (Op::Conv2d(Conv2d { pool: Some(1), .. }), 1) => before.outputs[0],
+            (Op::Conv2d(Conv2d { pool: Some(1), .. }), 1) => break (before.outputs[0], before),
+            // The mean of a map of one pixel is the map: the optimizer removes it.
+            _ if matches!(graph.shape(pooled), [_, _, 1, 1]) => break (pooled, before),
             _ => return wrong(before.place(), "it stands before the last linear layer"),
-        };
-        let size: Result<[usize; 4], _> = graph.shape(map).try_into();
-        return match size {
-            Ok(size @ [_, channels, ..]) if graph.shape(*weight).get(1) == Some(&channels) => {
-                let bias = rest.first().copied().filter(|_| *bias);
-                Ok(Head { place: node.place(), weight: *weight, bias, map, size })
-            }
-            _ => wrong(node.place(), "it does not read one number for each channel"),
-        };
+        }
+    };
+    if is_mean(graph, map) {
+        return wrong(writer.place(), "it stands between the pooling and the last linear layer");
     }
+    let size: Result<[usize; 4], _> = graph.shape(map).try_into();
+    match size {
+        Ok(size @ [_, channels, ..]) if graph.shape(*weight).get(1) == Some(&channels) => {
+            let bias = rest.first().copied().filter(|_| *bias);
+            Ok(Head { place: node.place(), weight: *weight, bias, map, size })
+        }
+        _ => wrong(node.place(), "it does not read one number for each channel"),
+    }
+}
+
+/// Whether a map of one pixel was computed from means over all pixels, and not from what a larger map was shrunk to.
+fn is_mean(graph: &Graph, map: ValueId) -> bool {
+    let pixels = |id: ValueId| graph.shape(id).iter().skip(2).product::<usize>();
+    let mut id = map;
+    while pixels(id) == 1
+        && let Some((node, result)) = computed(graph, id)
+    {
+        if result == 1
+            || (matches!(node.op, Op::GlobalAvgPool | Op::RadixPool { .. }) && pixels(node.inputs[0]) > 1)
+        {
+            return true;
+        }
+        id = node.inputs[0];
+    }
+    false
 }
 
 /// The node that computes a value, and which of its results that is.

@@ -33,7 +33,7 @@ pub use attention::Attention;
 pub use class_maps::{ClassMaps, normalise};
 
 use crate::EngineError;
-use crate::graph::{Graph, Source, ValueId};
+use crate::graph::{Graph, ValueId};
 
 /// Makes `value` an output called `name`, if it is none; its place among the outputs. An output of another name keeps
 /// that.
@@ -60,9 +60,4 @@ fn check_length(name: &str, found: usize, expected: usize) -> Result<(), EngineE
         found: format!("{found} numbers"),
         expected: format!("one image's {expected}"),
     })
-}
-
-/// Whether a value is computed, not given or constant.
-fn is_computed(graph: &Graph, id: ValueId) -> bool {
-    graph.values.get(id.0).is_some_and(|value| value.source == Source::Node)
 }

@@ -1,6 +1,6 @@
 //! EfficientNet (arXiv:1905.11946) and MixNet (arXiv:1907.09595).
 
-use super::{Backbone, FeatureInfo, Head, LinearInit, feature_infos};
+use super::{Backbone, FeatureInfo, Head, LinearInit, Tap, feature_infos};
 use crate::ModelOptions;
 use crate::blocks::{DepthwiseSeparable, InvertedResidual, MobileBlockConfig, MobileConvs, round_channels};
 use crate::layers::{Activation, BatchNorm, Conv2d};
@@ -182,26 +182,27 @@ impl MobileBlock {
 }
 
 impl Backbone for EfficientNet {
-    fn features(&self, x: Tensor<4>) -> Vec<Tensor<4>> {
+    fn stages(&self, x: Tensor<4>, tap: Tap<'_>) -> Tensor<4> {
         let mut x = self.bn1.forward(self.conv_stem.forward(x));
-        let mut features = Vec::with_capacity(self.taps.len());
         for (stage, blocks) in self.blocks.iter().enumerate() {
             x = blocks.iter().fold(x, |x, block| block.forward(x));
-            if self.taps.contains(&stage) {
-                features.push(x.clone());
+            if let Some(place) = self.taps.iter().position(|tapped| *tapped == stage) {
+                x = tap(place, x);
             }
         }
-        features
+        x
+    }
+
+    fn last_conv(&self, x: Tensor<4>) -> Tensor<4> {
+        self.bn2.forward(self.conv_head.forward(x))
     }
 
     fn feature_info(&self) -> Vec<FeatureInfo> {
         feature_infos(self.info.chunks_exact(2).map(|pair| (pair[0], pair[1])))
     }
 
-    fn forward_features(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = self.bn1.forward(self.conv_stem.forward(x));
-        let x = self.blocks.iter().flatten().fold(x, |x, block| block.forward(x));
-        self.bn2.forward(self.conv_head.forward(x))
+    fn feature_names(&self) -> Vec<String> {
+        self.taps.iter().map(|stage| format!("blocks.{stage}")).collect()
     }
 
     fn head(&self) -> &Head {

@@ -1,7 +1,7 @@
 //! FBNetV2 (arXiv:2004.05565) and SA-FBNetV2, which has split attention in place of squeeze-and-excitation (ResNeSt
 //! section 4.2 and table 2).
 
-use super::{Backbone, FeatureInfo, Head, LinearInit, feature_infos};
+use super::{Backbone, FeatureInfo, Head, LinearInit, Tap, feature_infos};
 use crate::ModelOptions;
 use crate::blocks::{InvertedResidual, MobileBlockConfig, MobileConvs, SplitInvertedResidual};
 use crate::layers::{Activation, BatchNormConfig, Conv2d, Conv2dConfig, ConvNorm};
@@ -160,25 +160,27 @@ impl Block {
 }
 
 impl Backbone for FbNet {
-    fn features(&self, x: Tensor<4>) -> Vec<Tensor<4>> {
+    fn stages(&self, x: Tensor<4>, tap: Tap<'_>) -> Tensor<4> {
         let mut x = self.conv_stem.forward(x);
-        let mut features = Vec::with_capacity(self.taps.len());
         for (index, block) in self.blocks.iter().enumerate() {
             x = block.forward(x);
-            if self.taps.contains(&index) {
-                features.push(x.clone());
+            if let Some(place) = self.taps.iter().position(|tapped| *tapped == index) {
+                x = tap(place, x);
             }
         }
-        features
+        x
+    }
+
+    fn last_conv(&self, x: Tensor<4>) -> Tensor<4> {
+        self.conv_head.forward(x)
     }
 
     fn feature_info(&self) -> Vec<FeatureInfo> {
         feature_infos(self.info.chunks_exact(2).map(|pair| (pair[0], pair[1])))
     }
 
-    fn forward_features(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = self.conv_stem.forward(x);
-        self.conv_head.forward(self.blocks.iter().fold(x, |x, block| block.forward(x)))
+    fn feature_names(&self) -> Vec<String> {
+        self.taps.iter().map(|block| format!("blocks.{block}")).collect()
     }
 
     fn forward_head(&self, x: Tensor<4>, pre_logits: bool) -> Tensor<2> {

@@ -18,17 +18,42 @@ use crate::ops;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
+/// What may look at the output of each stage, or replace it: see [`Backbone::stages`].
+pub type Tap<'a> = &'a mut dyn FnMut(usize, Tensor<4>) -> Tensor<4>;
+
 /// What every network offers, under timm's names.
 pub trait Backbone {
+    /// Runs the stages, `[n, in, h, w]` -> `[n, c, h', w']`: the output of each goes through `tap` with its place in
+    /// [`feature_info`](Self::feature_info) before the next stage reads it. So a caller may look at a map, or put
+    /// another in its place.
+    fn stages(&self, x: Tensor<4>, tap: Tap<'_>) -> Tensor<4>;
+
+    /// What stands between the last stage and the pooling: the last convolution of mobile networks, nothing elsewhere.
+    fn last_conv(&self, x: Tensor<4>) -> Tensor<4> {
+        x
+    }
+
     /// The output of every stage, largest map first, as detectors and segmenters want them. See
     /// [`feature_info`](Self::feature_info).
-    fn features(&self, x: Tensor<4>) -> Vec<Tensor<4>>;
+    fn features(&self, x: Tensor<4>) -> Vec<Tensor<4>> {
+        let mut features = Vec::new();
+        self.stages(x, &mut |_, map| {
+            features.push(map.clone());
+            map
+        });
+        features
+    }
 
     /// Channels and reduction of each of [`features`](Self::features).
     fn feature_info(&self) -> Vec<FeatureInfo>;
 
+    /// The names of [`features`](Self::features): the modules that compute them, as in a checkpoint.
+    fn feature_names(&self) -> Vec<String>;
+
     /// The last feature map before pooling: `[n, in, h, w]` -> `[n, c, h', w']`.
-    fn forward_features(&self, x: Tensor<4>) -> Tensor<4>;
+    fn forward_features(&self, x: Tensor<4>) -> Tensor<4> {
+        self.last_conv(self.stages(x, &mut |_, map| map))
+    }
 
     /// The classifier's module.
     fn head(&self) -> &Head;

@@ -1,6 +1,6 @@
 //! RegNetY, and RegNet-SA: split attention in its design space (ResNeSt section 4.1 and table 1).
 
-use super::{Backbone, FeatureInfo, Head, LinearInit, drop_path_rates, feature_infos};
+use super::{Backbone, FeatureInfo, Head, LinearInit, Tap, drop_path_rates, feature_infos};
 use crate::ModelOptions;
 use crate::blocks::{SplitAttention, SplitAttentionConfig, SplitConv, SqueezeExcite};
 use crate::layers::{Activation, BatchNormConfig, Conv2dConfig, ConvNorm, Init, StochasticDepth};
@@ -167,29 +167,26 @@ impl RegNetBlock {
 }
 
 impl RegNet {
-    fn stages(&self) -> [&Stage; 4] {
+    fn parts(&self) -> [&Stage; 4] {
         [&self.s1, &self.s2, &self.s3, &self.s4]
     }
 }
 
 impl Backbone for RegNet {
-    fn features(&self, x: Tensor<4>) -> Vec<Tensor<4>> {
-        let mut x = self.stem.forward(x);
-        let mut features = vec![x.clone()];
-        for stage in self.stages() {
-            x = stage.b.iter().fold(x, |x, block| block.forward(x));
-            features.push(x.clone());
+    fn stages(&self, x: Tensor<4>, tap: Tap<'_>) -> Tensor<4> {
+        let mut x = tap(0, self.stem.forward(x));
+        for (stage, part) in self.parts().into_iter().enumerate() {
+            x = tap(stage + 1, part.b.iter().fold(x, |x, block| block.forward(x)));
         }
-        features
+        x
     }
 
     fn feature_info(&self) -> Vec<FeatureInfo> {
         feature_infos(self.channels.iter().copied().zip([2, 4, 8, 16, 32]))
     }
 
-    fn forward_features(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = self.stem.forward(x);
-        self.stages().into_iter().flat_map(|stage| &stage.b).fold(x, |x, block| block.forward(x))
+    fn feature_names(&self) -> Vec<String> {
+        ["stem", "s1", "s2", "s3", "s4"].map(String::from).into()
     }
 
     fn head(&self) -> &Head {

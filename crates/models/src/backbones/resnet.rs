@@ -1,6 +1,6 @@
 //! ResNet, ResNet-D, ResNeXt, SENet, SKNet and ResNeSt: one skeleton.
 
-use super::{Backbone, FeatureInfo, Head, LinearInit, drop_path_rates, feature_infos};
+use super::{Backbone, FeatureInfo, Head, LinearInit, Tap, drop_path_rates, feature_infos};
 use crate::ModelOptions;
 use crate::blocks::{Attention, Block, BlockConfig, BlockKind, Shortcut};
 use crate::layers::{
@@ -165,30 +165,26 @@ impl ResNet {
         stages.into_iter().flatten().for_each(|block| block.set_drop_block_rate(rate));
     }
 
-    fn stages(&self) -> [&[Block]; 4] {
+    fn layers(&self) -> [&[Block]; 4] {
         [&self.layer1, &self.layer2, &self.layer3, &self.layer4]
     }
 }
 
 impl Backbone for ResNet {
-    fn features(&self, x: Tensor<4>) -> Vec<Tensor<4>> {
-        let stem = self.stem(x);
-        let mut x = self.maxpool.forward(stem.clone());
-        let mut features = vec![stem];
-        for stage in self.stages() {
-            x = stage.iter().fold(x, |x, block| block.forward(x));
-            features.push(x.clone());
+    fn stages(&self, x: Tensor<4>, tap: Tap<'_>) -> Tensor<4> {
+        let mut x = self.maxpool.forward(tap(0, self.stem(x)));
+        for (stage, blocks) in self.layers().into_iter().enumerate() {
+            x = tap(stage + 1, blocks.iter().fold(x, |x, block| block.forward(x)));
         }
-        features
+        x
     }
 
     fn feature_info(&self) -> Vec<FeatureInfo> {
         feature_infos(self.channels.iter().copied().zip([2, 4, 8, 16, 32]))
     }
 
-    fn forward_features(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = self.maxpool.forward(self.stem(x));
-        self.stages().into_iter().flatten().fold(x, |x, block| block.forward(x))
+    fn feature_names(&self) -> Vec<String> {
+        ["bn1", "layer1", "layer2", "layer3", "layer4"].map(String::from).into()
     }
 
     fn head(&self) -> &Head {

@@ -1,6 +1,6 @@
 //! TResNet, and the steps of its ablation from plain ResNet-50 (arXiv:2003.13630, tables 2 and 4).
 
-use super::{Backbone, FeatureInfo, Head, LinearInit, drop_path_rates, feature_infos};
+use super::{Backbone, FeatureInfo, Head, LinearInit, Tap, drop_path_rates, feature_infos};
 use crate::ModelOptions;
 use crate::blocks::{BlockKind, SqueezeExcite};
 use crate::layers::{
@@ -205,7 +205,7 @@ impl Body {
         }
     }
 
-    fn stages(&self) -> [&[TResNetBlock]; 4] {
+    fn layers(&self) -> [&[TResNetBlock]; 4] {
         [&self.layer1, &self.layer2, &self.layer3, &self.layer4]
     }
 }
@@ -255,23 +255,20 @@ impl TResNetBlock {
 }
 
 impl Backbone for TResNet {
-    fn features(&self, x: Tensor<4>) -> Vec<Tensor<4>> {
+    fn stages(&self, x: Tensor<4>, tap: Tap<'_>) -> Tensor<4> {
         let mut x = self.body.stem(x);
-        let mut features = Vec::with_capacity(4);
-        for stage in self.body.stages() {
-            x = stage.iter().fold(x, |x, block| block.forward(x));
-            features.push(x.clone());
+        for (stage, blocks) in self.body.layers().into_iter().enumerate() {
+            x = tap(stage, blocks.iter().fold(x, |x, block| block.forward(x)));
         }
-        features
+        x
     }
 
     fn feature_info(&self) -> Vec<FeatureInfo> {
         feature_infos(self.channels.iter().copied().zip([4, 8, 16, 32]))
     }
 
-    fn forward_features(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = self.body.stem(x);
-        self.body.stages().into_iter().flatten().fold(x, |x, block| block.forward(x))
+    fn feature_names(&self) -> Vec<String> {
+        ["body.layer1", "body.layer2", "body.layer3", "body.layer4"].map(String::from).into()
     }
 
     fn head(&self) -> &Head {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::file::escape;
+use super::svg::{Axis, escape, number};
 use crate::metrics::Confusion;
 
 /// Colours and lines, for light and dark surroundings.
@@ -236,49 +236,4 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
         .chunks(together)
         .map(|group| (mean(group, |point| point.0), mean(group, |point| point.1)))
         .collect()
-}
-
-/// One axis: from and to, and the distance of its ticks.
-struct Axis {
-    low: f64,
-    high: f64,
-    step: f64,
-}
-
-impl Axis {
-    fn over(values: impl Iterator<Item = f64> + Clone) -> Self {
-        let low = values.clone().fold(f64::INFINITY, f64::min);
-        let high = values.fold(f64::NEG_INFINITY, f64::max);
-        let room = if high > low { 0.0 } else { (high.abs() * 0.1).max(1e-9) };
-        let (low, high) = (low - room, high + room);
-        // The distance is 1, 2 or 5 times a power of ten, for about five ticks.
-        let rough = (high - low) / 5.0;
-        let power = 10_f64.powf(rough.log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|factor| factor * power).find(|step| *step >= rough);
-        let step = step.unwrap_or(power * 10.0);
-        Self { low: (low / step).floor() * step, high: (high / step).ceil() * step, step }
-    }
-
-    fn share(&self, value: f64) -> f64 {
-        (value - self.low) / (self.high - self.low)
-    }
-
-    fn ticks(&self) -> impl Iterator<Item = f64> {
-        let (low, step) = (self.low, self.step);
-        let count = ((self.high - low) / step).round().clamp(0.0, 20.0) as u32;
-        (0..=count).map(move |number| low + step * f64::from(number))
-    }
-}
-
-/// A tick's number in few digits.
-fn number(value: f64) -> String {
-    let size = value.abs();
-    if size < 1e-12 {
-        "0".into()
-    } else if !(1e-3..1e6).contains(&size) {
-        format!("{value:.1e}")
-    } else {
-        let text = format!("{value:.4}");
-        text.trim_end_matches('0').trim_end_matches('.').to_owned()
-    }
 }

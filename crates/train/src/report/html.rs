@@ -3,9 +3,10 @@
 use std::fmt::Write;
 
 use super::chart::{self, Chart};
-use super::file::escape;
-use super::picture::{Picture, base64};
+
+use super::picture::Picture;
 use super::record::{EpochRow, value};
+use super::svg::{base64, escape};
 use super::{About, Results};
 
 const STYLE: &str = "\

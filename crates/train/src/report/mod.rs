@@ -21,6 +21,7 @@ mod html;
 mod observer;
 mod picture;
 mod record;
+pub mod svg;
 
 use std::fs::File;
 use std::io::Write;

@@ -1,6 +1,6 @@
 mod render;
 
-pub(super) use render::read_names;
+pub(super) use render::{Outcome, read_names};
 
 use crate::classes;
 use crate::compute::{Compute, Runner};
@@ -11,7 +11,7 @@ use anyhow::Context;
 use cardinal_data::{DataError, Decoder, Preprocess, RgbImage, Source, expand_sources, write_npy};
 use cardinal_models::registry;
 use clap::ValueEnum;
-use render::{Outcome, Style};
+use render::Style;
 use std::ffi::OsString;
 use std::io::{Write, stderr, stdin, stdout};
 use std::path::PathBuf;
@@ -64,7 +64,7 @@ pub(crate) struct Args {
 
 /// How an image becomes the network's input, where it should not be as the weights were made for.
 #[derive(clap::Args)]
-struct Preparation {
+pub(super) struct Preparation {
     /// Side of the square that the network sees, in pixels [default: the weights']
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=8192))]
     img_size: Option<u32>,
@@ -219,7 +219,8 @@ impl Batch {
     }
 }
 
-fn read(source: &Source) -> Result<(String, RgbImage), DataError> {
+/// The picture of a source, and what it is called.
+pub(super) fn read(source: &Source) -> Result<(String, RgbImage), DataError> {
     let decoder = Decoder::default();
     match source {
         Source::Stdin => Ok(("-".into(), decoder.decode_reader(stdin().lock(), "standard input")?)),
@@ -228,7 +229,8 @@ fn read(source: &Source) -> Result<(String, RgbImage), DataError> {
 }
 
 impl Preparation {
-    fn check(&self) -> anyhow::Result<()> {
+    /// Finds values that no image can be prepared with.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
         if self.crop_pct.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
             return Err(Usage("--crop-pct must be in (0, 1]".into()).into());
         }
@@ -239,7 +241,7 @@ impl Preparation {
     }
 
     /// These settings, and the weights' where they say nothing.
-    fn over(&self, weights: &registry::Pretrained) -> Preprocess {
+    pub(super) fn over(&self, weights: &registry::Pretrained) -> Preprocess {
         let side = self.img_size.unwrap_or(weights.size as u32);
         let base = preprocess(weights, side);
         let triple = |given: &Option<Vec<f32>>, default: [f32; 3]| match given.as_deref() {

@@ -19,13 +19,18 @@ pub(super) enum Style {
 
 /// The classes of one image, the likeliest first.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Outcome {
-    file: String,
-    predictions: Vec<Prediction>,
+pub(in crate::commands) struct Outcome {
+    pub(in crate::commands) file: String,
+    pub(in crate::commands) predictions: Vec<Prediction>,
 }
 
 impl Outcome {
-    pub(super) fn new(file: String, probabilities: &[f32], names: &[String], topk: usize) -> Self {
+    pub(in crate::commands) fn new(
+        file: String,
+        probabilities: &[f32],
+        names: &[String],
+        topk: usize,
+    ) -> Self {
         Self { file, predictions: best(probabilities, names, topk) }
     }
 }
