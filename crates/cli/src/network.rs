@@ -160,6 +160,16 @@ impl WeightsFile {
 }
 
 impl Choice {
+    /// Where published weights come from, such as `timm/resnest50d.in1k`; `None` for a file's and for random ones.
+    pub(crate) fn published(&self, loaded: &Loaded) -> Option<String> {
+        if self.checkpoint.is_some() || self.compiled.is_some() || self.untrained {
+            return None;
+        }
+        let name = self.model.as_deref()?;
+        let repository = name.strip_prefix("hf-hub:").or(name.strip_prefix("hf_hub:"));
+        Some(repository.map_or_else(|| loaded.preprocessing.hub_id(), str::to_owned))
+    }
+
     /// Finds, fetches, reads and checks everything.
     pub(crate) fn load(&self) -> anyhow::Result<Loaded> {
         if let Some(file) = &self.checkpoint {
@@ -224,7 +234,7 @@ pub(crate) const PREPROCESSING: &str = "pretrained_cfg";
 pub(crate) const CLASSES: &str = "label_names";
 /// In the terms of Hugging Face's configurations.
 pub(crate) const PROBLEM_TYPE: &str = "problem_type";
-const MULTI_LABEL: &str = "multi_label_classification";
+pub(crate) const MULTI_LABEL: &str = "multi_label_classification";
 
 /// Whether a file's metadata say that an image may have several labels.
 fn is_multi_label(metadata: &BTreeMap<String, String>) -> bool {

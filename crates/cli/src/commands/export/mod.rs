@@ -85,10 +85,11 @@ impl Args {
         if let Some(given) = given {
             loaded.classes = Some(class_names(Some(given), loaded.network.num_classes())?);
         }
+        let source = self.choice.published(&loaded);
         let sizes =
             if self.img_size.is_empty() { vec![loaded.preprocessing.size] } else { self.img_size.clone() };
         let written = match format {
-            Format::Onnx => onnx::write(loaded, sizes[0], &self.onnx, &self.output)?,
+            Format::Onnx => onnx::write(loaded, source, sizes[0], &self.onnx, &self.output)?,
             Format::Engine => engine(&loaded, &sizes, &self.output)?,
             Format::Safetensors => weights(loaded, &self.output)?,
         };
