@@ -40,7 +40,7 @@ pub(crate) struct Args {
     #[arg(short, long, value_enum)]
     format: Option<Format>,
     /// Side of the square input in pixels [default: the weights']; repeatable for --format engine
-    #[arg(short, long, value_name = "PIXELS", visible_alias = "size")]
+    #[arg(long, value_name = "PIXELS", visible_alias = "size")]
     img_size: Vec<usize>,
     /// Class names that go along: a text file with one on each line, or a JSON list [default: the weights']
     #[arg(long, value_name = "FILE", visible_alias = "class-map")]
