@@ -18,6 +18,12 @@ lint:
 python-checks:
     bash tools/python_checks.sh
 
+# Exported ONNX files in ONNX Runtime, OpenVINO, tract and rten; '--all' for every network in ONNX Runtime alone.
+onnx-check *ARGS:
+    cargo build --release
+    cargo build --release --manifest-path bench/rust-peers/Cargo.toml
+    .venv/bin/python tools/onnx_checks.py target/release/cardinal --rust-peers bench/rust-peers/target/release/rust-peers {{ARGS}}
+
 # Writes docs/parity.md again, from a run of the parity tests.
 parity-table:
     CARDINAL_PARITY_TABLE=docs/parity.md cargo test --release -p cardinal-models --test parity

@@ -168,6 +168,16 @@ impl Choice {
         Self { model, checkpoint, use_ema: false, untrained, compiled: None }
     }
 
+    /// Where published weights come from, such as `timm/resnest50d.in1k`; `None` for a file's and for random ones.
+    pub(crate) fn published(&self, loaded: &Loaded) -> Option<String> {
+        if self.checkpoint.is_some() || self.compiled.is_some() || self.untrained {
+            return None;
+        }
+        let name = self.model.as_deref()?;
+        let repository = name.strip_prefix("hf-hub:").or(name.strip_prefix("hf_hub:"));
+        Some(repository.map_or_else(|| loaded.preprocessing.hub_id(), str::to_owned))
+    }
+
     /// Finds, fetches, reads and checks everything.
     pub(crate) fn load(&self) -> anyhow::Result<Loaded> {
         if let Some(file) = &self.checkpoint {

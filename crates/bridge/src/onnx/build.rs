@@ -212,11 +212,19 @@ impl<'a> Builder<'a> {
     /// The type and sizes of a value of the graph.
     fn value_info(&self, id: ValueId, name: &str) -> ValueInfoProto {
         let is_input = self.graph.inputs.contains(&id);
+        // In between a free size has no name: tract would take it for another size than the one that it is given.
+        let is_outside = is_input || self.graph.outputs.contains(&id);
         let size = |(axis, &size): (usize, &usize)| {
             let named = |name: &str| Some(dimension::Value::DimParam(name.into()));
             let fixed = |size: usize| Some(dimension::Value::DimValue(size as i64));
             let value = match (axis, self.options.batch) {
-                (0, Batch::Free) if self.batched[id.0] => named("batch"),
+                (0, Batch::Free) if self.batched[id.0] => {
+                    if is_outside {
+                        named("batch")
+                    } else {
+                        None
+                    }
+                }
                 (0, Batch::Fixed(count)) if self.batched[id.0] => fixed(size * count),
                 _ if !self.free.varies(id, axis) => fixed(size),
                 (2, _) if is_input => named("height"),

@@ -111,6 +111,15 @@ pub fn data_path(path: &Path) -> PathBuf {
     name.into()
 }
 
+/// Reads the content of a file whose weights are in it.
+///
+/// # Errors
+///
+/// It is no ONNX file.
+pub fn decode(content: &[u8]) -> Result<ModelProto, OnnxError> {
+    ModelProto::decode(content).map_err(|error| OnnxError::Damaged(format!("not an ONNX file: {error}")))
+}
+
 /// Reads a file back, with the weights that lie beside it.
 ///
 /// # Errors
@@ -119,7 +128,7 @@ pub fn data_path(path: &Path) -> PathBuf {
 pub fn read(path: &Path) -> Result<ModelProto, OnnxError> {
     let damaged = |reason: String| OnnxError::Damaged(format!("{}: {reason}", path.display()));
     let content = std::fs::read(path).map_err(io(path))?;
-    let mut model = ModelProto::decode(content.as_slice()).map_err(|error| damaged(error.to_string()))?;
+    let mut model = decode(&content).map_err(|error| damaged(error.to_string()))?;
     drop(content);
     for tensor in model.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
         if tensor.data_location() == DataLocation::External {

@@ -16,11 +16,11 @@ pub mod proto;
 pub mod run;
 mod sizes;
 
-pub use file::{Saved, data_path, read};
+pub use file::{Saved, data_path, decode, read};
 
 use build::Builder;
 use cardinal_engine::EngineError;
-use cardinal_engine::graph::{Batch, Graph, ValueId};
+use cardinal_engine::graph::{Batch, Graph, Source, ValueId};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -154,7 +154,7 @@ fn name_of(graph: &Graph, id: ValueId, names: &[String]) -> String {
     match graph.outputs.iter().position(|&output| output == id) {
         Some(place) => match names.get(place) {
             Some(name) => name.clone(),
-            None if !given.is_empty() => given.into(),
+            None if !given.is_empty() && graph[id].source != Source::Input => given.into(),
             None if place == 0 => "output".into(),
             None => format!("output_{place}"),
         },

@@ -17,9 +17,9 @@ pub struct AttributeProto {
     /// Text, in UTF-8.
     #[prost(bytes = "vec", tag = "4")]
     pub s: ::prost::alloc::vec::Vec<u8>,
-    #[prost(float, repeated, tag = "7")]
+    #[prost(float, repeated, packed = "false", tag = "7")]
     pub floats: ::prost::alloc::vec::Vec<f32>,
-    #[prost(int64, repeated, tag = "8")]
+    #[prost(int64, repeated, packed = "false", tag = "8")]
     pub ints: ::prost::alloc::vec::Vec<i64>,
 }
 /// Nested message and enum types in `AttributeProto`.
@@ -131,7 +131,7 @@ pub struct GraphProto {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TensorProto {
-    #[prost(int64, repeated, tag = "1")]
+    #[prost(int64, repeated, packed = "false", tag = "1")]
     pub dims: ::prost::alloc::vec::Vec<i64>,
     /// A DataType.
     #[prost(int32, tag = "2")]

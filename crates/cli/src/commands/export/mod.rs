@@ -43,7 +43,7 @@ pub(crate) struct Args {
     #[arg(short, long, value_enum)]
     format: Option<Format>,
     /// Side of the square input in pixels [default: the weights']; repeatable for --format engine
-    #[arg(short, long, value_name = "PIXELS", visible_alias = "size")]
+    #[arg(long, value_name = "PIXELS", visible_alias = "size")]
     img_size: Vec<usize>,
     /// Class names that go along: a text file with one on each line, or a JSON list [default: the weights']
     #[arg(long, value_name = "FILE", visible_alias = "class-map")]
@@ -88,10 +88,11 @@ impl Args {
         if let Some(given) = given {
             loaded.classes = Some(classes::names(Some(given), loaded.network.num_classes())?);
         }
+        let source = self.choice.published(&loaded);
         let sizes =
             if self.img_size.is_empty() { vec![loaded.preprocessing.size] } else { self.img_size.clone() };
         let written = match format {
-            Format::Onnx => onnx::write(loaded, sizes[0], &self.onnx, &self.output)?,
+            Format::Onnx => onnx::write(loaded, source, sizes[0], &self.onnx, &self.output)?,
             Format::Engine => engine(&loaded, &sizes, &self.output)?,
             Format::Safetensors => weights(loaded, &self.output)?,
         };

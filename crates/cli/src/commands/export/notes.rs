@@ -2,6 +2,7 @@
 
 use crate::classes;
 use crate::network::Loaded;
+use crate::package::{MULTI_LABEL, PROBLEM_TYPE};
 use cardinal_models::registry::{CropMode, Interpolation, Pretrained};
 use serde_json::json;
 
@@ -12,10 +13,12 @@ pub(super) struct Notes {
     classes: Vec<String>,
     multi_label: bool,
     name: String,
+    source: Option<String>,
 }
 
 impl Notes {
-    pub(super) fn new(loaded: &Loaded, size: usize) -> anyhow::Result<Self> {
+    /// `source` says where published weights come from.
+    pub(super) fn new(loaded: &Loaded, size: usize, source: Option<String>) -> anyhow::Result<Self> {
         let classes = match loaded.network.num_classes() {
             0 => Vec::new(),
             count => classes::names(loaded.classes.clone(), count)?,
@@ -27,6 +30,7 @@ impl Notes {
             classes,
             multi_label: loaded.multi_label,
             name: loaded.preprocessing.model.clone(),
+            source,
         })
     }
 
@@ -36,18 +40,16 @@ impl Notes {
         let mut metadata = vec![
             ("model_name", self.name.clone()),
             ("input_size", json!([self.chans, self.size, self.size]).to_string()),
-            ("mean", json!(config.mean).to_string()),
-            ("std", json!(config.std).to_string()),
+            ("mean", format!("{:?}", config.mean)),
+            ("std", format!("{:?}", config.std)),
             ("crop_pct", config.crop_pct.to_string()),
             ("crop_mode", self.crop_mode().into()),
             ("interpolation", self.interpolation().into()),
             ("num_classes", self.classes.len().to_string()),
             ("classes", json!(self.classes).to_string()),
-            ("activation", if self.multi_label { "sigmoid" } else { "softmax" }.into()),
+            (PROBLEM_TYPE, if self.multi_label { MULTI_LABEL } else { "single_label_classification" }.into()),
         ];
-        if !config.tag.is_empty() {
-            metadata.push(("source", config.hub_id()));
-        }
+        metadata.extend(self.source.iter().map(|source| ("source", source.clone())));
         metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
     }
 

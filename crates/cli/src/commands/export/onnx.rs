@@ -64,7 +64,13 @@ impl Flags {
 /// Relative L2 error of the logits that `--check` allows.
 const TOLERANCE: f64 = 1e-4;
 
-pub(super) fn write(loaded: Loaded, size: usize, flags: &Flags, path: &Path) -> anyhow::Result<Written> {
+pub(super) fn write(
+    loaded: Loaded,
+    source: Option<String>,
+    size: usize,
+    flags: &Flags,
+    path: &Path,
+) -> anyhow::Result<Written> {
     let chans = loaded.network.in_chans();
     let others = if flags.dynamic_size { other_sizes(&loaded.network, chans, size)? } else { Vec::new() };
     let mut witnesses = Vec::new();
@@ -73,7 +79,7 @@ pub(super) fn write(loaded: Loaded, size: usize, flags: &Flags, path: &Path) -> 
     }
     let batch = flags.batch.unwrap_or_default();
     let opset = flags.opset.unwrap_or(*onnx::OPSETS.start());
-    let notes = notes::Notes::new(&loaded, size)?;
+    let notes = notes::Notes::new(&loaded, size, source)?;
     let captured = loaded.network.graph([chans, size, size])?;
     let graph = flags.form(captured.clone())?;
     let options = Options {
