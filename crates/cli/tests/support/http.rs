@@ -163,6 +163,12 @@ impl Client {
         self.stream.get_mut().write_all(bytes)
     }
 
+    /// Sends nothing more, so that the server does not wait for what a wrong length promises.
+    pub(crate) fn finish(&mut self) {
+        // The server may have closed it.
+        let _ = self.stream.get_mut().shutdown(std::net::Shutdown::Write);
+    }
+
     /// Reads an answer with a content length.
     pub(crate) fn read(&mut self) -> std::io::Result<Reply> {
         let mut line = String::new();
