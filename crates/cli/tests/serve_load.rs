@@ -66,7 +66,8 @@ fn the_end_loses_no_request() {
             over.store(true, Relaxed);
             assert_eq!(server.wait().code(), Some(0));
         });
-        let lines = server.log.iter().map(|line| serde_json::from_str::<Value>(&line).unwrap());
+        let log = server.log.lock().unwrap();
+        let lines = log.iter().map(|line| serde_json::from_str::<Value>(&line).unwrap());
         let logged = lines.filter(|line| line["status"] == 200).count();
         assert_eq!(logged, answered.load(Relaxed) + 1, "every answer is in the log");
         assert!(logged > 20, "{logged}");
@@ -149,7 +150,7 @@ fn a_changed_file_is_taken_without_losing_a_request() {
     });
     assert!(answered.load(Relaxed) > 50);
     assert_eq!(server.metric("nv_inference_request_failure"), 0.0);
-    let said: Vec<_> = server.errors.try_iter().collect();
+    let said: Vec<_> = server.errors.lock().unwrap().try_iter().collect();
     assert!(said.iter().any(|line| line.contains("the changed file is not used, version 2 stays")), "{said:?}");
 }
 
@@ -272,7 +273,7 @@ fn malformed_requests_and_dropped_connections_harm_nobody() {
                         server_errors.fetch_add(usize::from(reply.status >= 500 && reply.status != 503), Relaxed);
                     }
                 }
-                for _ in 0..DROPPED / 16 {
+                for _ in 0..DROPPED.div_ceil(16) {
                     let mut client = Client::new(server.address);
                     let head = format!("POST /predictions/tiny HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", image.len());
                     let request = [head.as_bytes(), &image].concat();

@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -15,9 +16,9 @@ pub(crate) struct Server {
     pub(crate) child: Child,
     pub(crate) address: SocketAddr,
     /// Lines of the access log.
-    pub(crate) log: Receiver<String>,
+    pub(crate) log: Mutex<Receiver<String>>,
     /// Lines of standard error.
-    pub(crate) errors: Receiver<String>,
+    pub(crate) errors: Mutex<Receiver<String>>,
 }
 
 impl Server {
@@ -35,7 +36,7 @@ impl Server {
                 break address.parse().unwrap();
             }
         };
-        Self { child, address, log, errors }
+        Self { child, address, log: Mutex::new(log), errors: Mutex::new(errors) }
     }
 
     pub(crate) fn connect(&self) -> Client {
