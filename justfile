@@ -61,3 +61,15 @@ augmentation-sheet:
 # An archive to hand out: the program optimised as a whole, completions, manual pages, licences; 'serve' for the server alone.
 dist *ARGS:
     bash tools/dist.sh {{ARGS}}
+
+# The server beside 'cardinal bench' at the same batch, and its latency at half load.
+bench-serve *ARGS:
+    cargo build --release
+    python3 bench/serve.py {{ARGS}}
+
+# The server's page in headless Chromium, with docs/serve.png; needs Node and Chromium. CHECKPOINT is one of 'cardinal train'.
+page-test CHECKPOINT PICTURE="assets/chelsea.jpg" *ARGS:
+    cargo build --release
+    npm install --silent --no-save --prefix target/page-test playwright-core@1
+    cp tools/page_test.mjs target/page-test/
+    node target/page-test/page_test.mjs target/release/cardinal {{CHECKPOINT}} {{PICTURE}} {{ARGS}}

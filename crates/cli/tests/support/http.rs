@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -15,9 +16,9 @@ pub(crate) struct Server {
     pub(crate) child: Child,
     pub(crate) address: SocketAddr,
     /// Lines of the access log.
-    pub(crate) log: Receiver<String>,
+    pub(crate) log: Mutex<Receiver<String>>,
     /// Lines of standard error.
-    pub(crate) errors: Receiver<String>,
+    pub(crate) errors: Mutex<Receiver<String>>,
 }
 
 impl Server {
@@ -35,7 +36,7 @@ impl Server {
                 break address.parse().unwrap();
             }
         };
-        Self { child, address, log, errors }
+        Self { child, address, log: Mutex::new(log), errors: Mutex::new(errors) }
     }
 
     pub(crate) fn connect(&self) -> Client {
@@ -161,6 +162,12 @@ impl Client {
     /// Bytes as they are.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.get_mut().write_all(bytes)
+    }
+
+    /// Sends nothing more, so that the server does not wait for what a wrong length promises.
+    pub(crate) fn finish(&mut self) {
+        // The server may have closed it.
+        let _ = self.stream.get_mut().shutdown(std::net::Shutdown::Write);
     }
 
     /// Reads an answer with a content length.

@@ -1,16 +1,19 @@
 //! Inference: how long a step of a network takes.
 
 use super::Args;
-use crate::compute::{Format, Path, Runner, noise};
+use crate::compute::{Format, Path, noise};
 use crate::machine;
-use crate::network::Network;
+use crate::network::{self, Network};
 use crate::output::{Align, table};
+use anyhow::Context;
+use cardinal_data::{Decoder, Preprocess};
 use cardinal_models::burn::tensor::Device;
 use cardinal_models::registry::Variant;
 use cardinal_models::summary::summarize;
 use cardinal_models::{Model, ModelOptions};
 use serde_json::{Value, json};
 use std::io::{Write, stdout};
+use std::path::Path as FilePath;
 use std::time::{Duration, Instant};
 
 impl Args {
@@ -53,8 +56,16 @@ impl Args {
         device.seed(0);
         let model = Model::new(variant, &ModelOptions::new(), &device);
         let mut runner = self.compute.prepare(Network::Module(Box::new(model)), batch, [3, size, size])?;
-        let input = noise(batch * 3 * size * size);
-        let steps = time(&mut runner, &input, batch, Duration::from_secs_f64(self.seconds))?;
+        let mut input = noise(batch * 3 * size * size);
+        let preprocess = network::preprocess(&variant.preprocessing(), u32::try_from(size)?);
+        let picture = self.picture.as_deref().map(Picture::read).transpose()?;
+        let threads = self.compute.threads();
+        let steps = time(Duration::from_secs_f64(self.seconds), || {
+            if let Some(picture) = &picture {
+                picture.prepare(&preprocess, &mut input, threads)?;
+            }
+            runner.run(&input, batch).map(drop)
+        })?;
         Ok(Measured {
             variant,
             batch,
@@ -166,26 +177,52 @@ impl Measured {
 }
 
 /// Times steps for `duration`, at least three, after a warm-up of two steps or a fifth of the time.
-fn time(
-    runner: &mut Runner,
-    input: &[f32],
-    batch: usize,
-    duration: Duration,
-) -> anyhow::Result<Vec<Duration>> {
+fn time(duration: Duration, mut step: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<Vec<Duration>> {
     let warm_up = Instant::now();
     for _ in 0..2 {
-        runner.run(input, batch)?;
+        step()?;
     }
     while warm_up.elapsed() < duration / 5 {
-        runner.run(input, batch)?;
+        step()?;
     }
     let start = Instant::now();
     let mut steps = Vec::new();
     while steps.len() < 3 || start.elapsed() < duration {
-        let step = Instant::now();
-        runner.run(input, batch)?;
-        steps.push(step.elapsed());
+        let before = Instant::now();
+        step()?;
+        steps.push(before.elapsed());
     }
     steps.sort_unstable();
     Ok(steps)
+}
+
+/// A picture's file, which each image of a step is made of anew.
+struct Picture<'a> {
+    path: &'a FilePath,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Picture<'a> {
+    fn read(path: &'a FilePath) -> anyhow::Result<Self> {
+        let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+        Ok(Self { path, bytes })
+    }
+
+    /// Decodes, resizes and normalises the picture for every image of `input`, on `threads` threads.
+    fn prepare(&self, preprocess: &Preprocess, input: &mut [f32], threads: usize) -> anyhow::Result<()> {
+        let image = preprocess.output_len();
+        let share = (input.len() / image).div_ceil(threads) * image;
+        std::thread::scope(|scope| {
+            let work = |part: &mut [f32]| -> anyhow::Result<()> {
+                part.chunks_exact_mut(image).try_for_each(|output| {
+                    let decoded = Decoder::default().decode_bytes(&self.bytes, self.path)?;
+                    Ok(preprocess.run_into(&decoded, output)?)
+                })
+            };
+            let workers: Vec<_> = input.chunks_mut(share).map(|part| scope.spawn(move || work(part))).collect();
+            workers.into_iter().try_for_each(|worker| {
+                worker.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a decoding thread failed")))
+            })
+        })
+    }
 }

@@ -5,6 +5,7 @@ use crate::compute::Compute;
 use crate::exit::Usage;
 use cardinal_models::registry::{self, Variant, variants};
 use glob::{MatchOptions, Pattern};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 const EXAMPLES: &str = "\
@@ -12,6 +13,7 @@ Examples:
   cardinal bench --model resnest50d
   cardinal bench --model 'tresnet*' --model resnet50 --batch 1 --batch 16 --threads 2
   cardinal bench --model tresnet_m --dtype bf16 --seconds 10 --json
+  cardinal bench --model resnet50 --batch 8 --picture assets/chelsea.jpg
   cardinal bench --train --model tresnet_m --batch 16
   cardinal bench --train --model tresnet_m --max-batch --memory-limit 8GiB";
 
@@ -32,6 +34,9 @@ pub(crate) struct Args {
     /// How long to measure each
     #[arg(long, value_name = "S", default_value_t = 5.0)]
     seconds: f64,
+    /// Make every image of a step of this picture: decoding, resizing and normalising count too, on all threads
+    #[arg(long, value_name = "FILE", conflicts_with = "train")]
+    picture: Option<PathBuf>,
     #[command(flatten)]
     training: train::Flags,
     #[command(flatten)]

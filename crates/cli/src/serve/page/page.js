@@ -93,10 +93,10 @@ function draw() {
   if (evidence) overlay(context, evidence, $("opacity").value / 100);
 }
 
-// From nothing over red to yellow: dark where there is no evidence, so that the eye finds what is bright.
+// From nothing over red to yellow: the picture stays as it is where there is no evidence.
 function overlay(context, { map, crop }, opacity) {
   const small = new OffscreenCanvas(map[0].length, map.length);
-  const pixels = map.flat().flatMap((v) => [255 * Math.min(1, 1.6 * v), 255 * Math.max(0, 1.7 * v - .7), 40 * (1 - v), 255]);
+  const pixels = map.flat().flatMap((v) => [225 + 30 * v, 40 + 190 * v * v, 45 - 20 * v, 255 * Math.sqrt(v)]);
   small.getContext("2d").putImageData(new ImageData(Uint8ClampedArray.from(pixels), small.width, small.height), 0, 0);
   const { width, height } = context.canvas;
   const [left, top, wide, high] = [crop[0] * width, crop[1] * height, crop[2] * width, crop[3] * height];
