@@ -14,7 +14,7 @@ body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--ground
 padding:0 1rem}h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.15rem;margin-top:2.5rem;margin-bottom:.3rem}\
 p{margin:.3rem 0}.soft{color:var(--soft)}table{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.6rem 0}\
 th,td{padding:.2rem .9rem .2rem 0;text-align:right;border-bottom:1px solid var(--faint);vertical-align:bottom}\
-th{color:var(--soft);font-weight:500}th:first-child,td:first-child{text-align:left}svg{max-width:100%;height:auto}\
+th{color:var(--soft);font-weight:500}th:first-child,td:first-child{text-align:left}td{white-space:nowrap}svg{max-width:100%;height:auto}\
 .scroll{overflow-x:auto}sup{color:var(--soft)}sup a{color:inherit;text-decoration:none}li{margin:.3rem 0}\
 code{font-size:.85rem;overflow-wrap:anywhere}small{color:var(--soft)}";
 

@@ -96,6 +96,8 @@ impl Results {
                      bench/peers.py or bench/train_peers.py";
         let before = self.speeds.len() + self.largest.len() + self.own.len();
         let date = text(value, "date").or_else(|| date_of(file)).unwrap_or_else(|| "not recorded".into());
+        // The day is enough.
+        let date = date.split('T').next().unwrap_or(&date).to_owned();
         if let Some(rows) = value.as_array() {
             for row in rows {
                 self.add_row(row, None, &date, file)?;
@@ -189,7 +191,7 @@ impl Results {
         let origin = Rc::new(Origin {
             command: text(value, "command").context("it does not say its command")?,
             machine: text(&value["machine"], "cpu").unwrap_or_else(|| "unknown machine".into()),
-            date: date.split('T').next().unwrap_or(date).into(),
+            date: date.into(),
             file: file.into(),
         });
         let size = count(settings, "size").context("its settings have no size")?;

@@ -32,6 +32,12 @@ impl Cell {
         Self { text: value.map_or_else(String::new, |value| value.to_string()), origin: None }
     }
 
+    /// An accuracy, with one digit or two, as the papers have them.
+    fn percent(value: f64) -> Self {
+        let two = format!("{value:.2}");
+        Self { text: two.strip_suffix('0').map_or(two.clone(), str::to_owned), origin: None }
+    }
+
     fn text(text: impl Into<String>) -> Self {
         Self { text: text.into(), origin: None }
     }
@@ -105,7 +111,7 @@ fn tresnet_design(results: &Results) -> Table {
             Cell::text(ratio(Some(infer), Some(DESIGN[0].3[1]))),
             Cell::rate(ours),
             Cell::measured(ours, |s| base.map(|base| ratio(Some(s.rate), Some(base.rate)))),
-            Cell::published(Some(top1)),
+            Cell::percent(top1),
             Cell::published(Some(flops)),
             Cell::measured(ours, |s| s.gmacs.map(|gmacs| format!("{gmacs:.2}"))),
         ];
@@ -154,7 +160,7 @@ fn tresnet_models(results: &Results) -> Table {
             Cell::measured(ours, |s| base.map(|base| ratio(Some(s.rate), Some(base.rate)))),
             Cell::published(Some(batch)),
             Cell::largest(results.largest(model)),
-            Cell::published(Some(top1)),
+            Cell::percent(top1),
         ];
         Row { label, model: Some(model), cells }
     });
@@ -191,7 +197,7 @@ fn tresnet_ablation(results: &Results) -> Table {
     let rows = ABLATION.iter().map(|&(label, model, [top1, infer])| {
         let ours = results.fastest(model, 224, Task::Inference);
         let cells = vec![
-            Cell::published(Some(top1)),
+            Cell::percent(top1),
             Cell::published(Some(infer)),
             Cell::text(ratio(Some(infer), Some(ABLATION[0].2[1]))),
             Cell::rate(ours),
@@ -236,7 +242,7 @@ fn resnest_improvements(results: &Results) -> Table {
             Cell::measured(ours, |s| s.gmacs.map(|gmacs| format!("{gmacs:.2}"))),
             Cell::rate(ours),
             Cell::measured(ours, |s| base.map(|base| ratio(Some(s.rate), Some(base.rate)))),
-            Cell::published(Some(top1)),
+            Cell::percent(top1),
         ];
         Row { label, model: Some(model), cells }
     });
@@ -279,7 +285,7 @@ fn resnest_radix(results: &Results) -> Table {
             Cell::text(ratio(Some(infer), Some(RADIX[0].2[2]))),
             Cell::rate(ours),
             Cell::measured(ours, |s| base.map(|base| ratio(Some(s.rate), Some(base.rate)))),
-            Cell::published(Some(top1)),
+            Cell::percent(top1),
         ];
         Row { label, model: Some(model), cells }
     });
@@ -335,7 +341,7 @@ fn resnest_comparison(results: &Results) -> Table {
             Cell::text(ratio(infer, COMPARISON[0].4)),
             Cell::rate(ours),
             Cell::measured(ours, |s| base.map(|base| ratio(Some(s.rate), Some(base.rate)))),
-            Cell::published(Some(top1)),
+            Cell::percent(top1),
         ];
         Row { label, model, cells }
     });
@@ -383,6 +389,12 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn accuracies_keep_a_digit_behind_the_point() {
+        let text = |value| Cell::percent(value).text;
+        assert_eq!([text(79.0), text(80.8), text(81.13)], ["79.0", "80.8", "81.13"]);
     }
 
     #[test]
