@@ -14,6 +14,7 @@ mod man;
 mod models;
 mod predict;
 mod profile;
+mod report;
 mod train;
 
 use clap::Subcommand;
@@ -46,6 +47,8 @@ pub(crate) enum Command {
     Compile(compile::Args),
     /// Time every step of a network
     Profile(profile::Args),
+    /// Draw the papers' figures and tables from measured results
+    Report(report::Args),
     /// Write a network for other programs: ONNX, the engine's file, or weights alone
     Export(export::Args),
     /// Convert a file of weights to safetensors, under timm's or another code base's names
@@ -70,6 +73,7 @@ impl Command {
             Self::Bench(args) => args.run(),
             Self::Compile(args) => args.run(),
             Self::Profile(args) => args.run(),
+            Self::Report(args) => args.run(),
             Self::Export(args) => args.run(),
             Self::Convert(args) => args.run(),
             Self::Completions(args) => args.run(),

@@ -51,7 +51,7 @@ impl Args {
         if !(self.seconds > 0.0 && self.seconds <= 86_400.0) {
             return Err(Usage("--seconds must be above 0 and at most a day".into()).into());
         }
-        let chosen = self.chosen()?;
+        let chosen = matching(&self.model)?;
         if self.training.train {
             self.train(&chosen)?;
         } else {
@@ -59,27 +59,28 @@ impl Args {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
 
-    fn chosen(&self) -> anyhow::Result<Vec<&'static Variant>> {
-        let mut chosen: Vec<&'static Variant> = Vec::new();
-        for name in &self.model {
-            let found: Vec<_> = if name.contains(['*', '?', '[']) {
-                let pattern = Pattern::new(name)
-                    .map_err(|error| Usage(format!("'{name}' is not a valid wildcard: {error}")))?;
-                variants().filter(|v| pattern.matches_with(v.name, MatchOptions::new())).collect()
-            } else {
-                vec![registry::find(name)?]
-            };
-            if found.is_empty() {
-                let text = format!("no model matches '{name}'; 'cardinal models' lists all");
-                return Err(Usage(text).into());
-            }
-            for variant in found {
-                if !chosen.iter().any(|other| other.name == variant.name) {
-                    chosen.push(variant);
-                }
+/// The networks that names and wildcards stand for.
+pub(super) fn matching(names: &[String]) -> anyhow::Result<Vec<&'static Variant>> {
+    let mut chosen: Vec<&'static Variant> = Vec::new();
+    for name in names {
+        let found: Vec<_> = if name.contains(['*', '?', '[']) {
+            let pattern = Pattern::new(name)
+                .map_err(|error| Usage(format!("'{name}' is not a valid wildcard: {error}")))?;
+            variants().filter(|v| pattern.matches_with(v.name, MatchOptions::new())).collect()
+        } else {
+            vec![registry::find(name)?]
+        };
+        if found.is_empty() {
+            let text = format!("no model matches '{name}'; 'cardinal models' lists all");
+            return Err(Usage(text).into());
+        }
+        for variant in found {
+            if !chosen.iter().any(|other| other.name == variant.name) {
+                chosen.push(variant);
             }
         }
-        Ok(chosen)
     }
+    Ok(chosen)
 }
