@@ -134,8 +134,8 @@ fn has_its_bytes(tensor: &TensorProto) -> Result<(), String> {
             ));
         }
     };
-    let sizes = tensor.dims.iter().map(|&size| usize::try_from(size).ok());
-    let bytes = sizes.fold(Some(size), |product: Option<usize>, size| product?.checked_mul(size?));
+    let mut sizes = tensor.dims.iter().map(|&size| usize::try_from(size).ok());
+    let bytes = sizes.try_fold(size, |product, size| product.checked_mul(size?));
     if bytes != Some(tensor.raw_data.len()) {
         return Err(format!(
             "{}: {} bytes for the shape {:?}",

@@ -219,7 +219,8 @@ impl<'a> Picture<'a> {
                     Ok(preprocess.run_into(&decoded, output)?)
                 })
             };
-            let workers: Vec<_> = input.chunks_mut(share).map(|part| scope.spawn(move || work(part))).collect();
+            let workers: Vec<_> =
+                input.chunks_mut(share).map(|part| scope.spawn(move || work(part))).collect();
             workers.into_iter().try_for_each(|worker| {
                 worker.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a decoding thread failed")))
             })
