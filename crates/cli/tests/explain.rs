@@ -101,7 +101,7 @@ fn a_folder_gets_pictures_and_a_page_of_its_own() {
     let text = explain(&weights, &args).ok();
     assert!(text.contains("written: ") && text.contains("bee"), "{text}");
     for name in ["chelsea.png", "coffee.png"] {
-        let image = cardinal_data::Decoder::default().decode_file(&output.join(name)).unwrap();
+        let image = cardinal_data::Decoder::default().decode_file(output.join(name)).unwrap();
         assert!(image.width() > 1000 && image.height() > 300);
     }
     let page = std::fs::read_to_string(output.join("index.html")).unwrap();

@@ -386,7 +386,7 @@ fn classes_of_a_multi_label_run_have_probabilities_of_their_own() {
         "--quiet",
     ];
     let start = ["train", "--data", &data, "--output", &output, "--experiment", "many", "--json"];
-    let said = cardinal(&[&start[..], &recipe, &rest].concat()).ok();
+    cardinal(&[&start[..], &recipe, &rest].concat()).ok();
     let last = place.text("runs/many/last.safetensors");
     let (plain, compiled) = (place.text("plain.safetensors"), place.text("compiled.safetensors"));
     cardinal(&["convert", &last, &plain]).ok();

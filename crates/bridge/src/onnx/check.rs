@@ -135,7 +135,7 @@ fn has_its_bytes(tensor: &TensorProto) -> Result<(), String> {
         }
     };
     let mut sizes = tensor.dims.iter().map(|&size| usize::try_from(size).ok());
-    let bytes = sizes.try_fold(size, |product, size| product.checked_mul(size?));
+    let bytes = sizes.try_fold(size, |product: usize, size| product.checked_mul(size?));
     if bytes != Some(tensor.raw_data.len()) {
         return Err(format!(
             "{}: {} bytes for the shape {:?}",

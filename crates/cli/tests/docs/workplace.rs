@@ -63,7 +63,7 @@ impl Workplace {
         };
         let rows: String = labels.iter().enumerate().map(row).collect();
         fs::write(at("scenes/labels.csv"), format!("file_name,labels,split\n{rows}")).unwrap();
-        write_npy(&at("in.npy"), &[1, 3, 224, 224], &vec![0.1; 3 * 224 * 224]).unwrap();
+        write_npy(at("in.npy"), &[1, 3, 224, 224], &vec![0.1; 3 * 224 * 224]).unwrap();
         Page {
             workplace: self,
             name: page.file_name().unwrap().to_str().unwrap().into(),

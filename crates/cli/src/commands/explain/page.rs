@@ -157,7 +157,6 @@ fn attention(units: &[Unit]) -> String {
     let (width, height) = (left.max(least), bottom + 22.0);
     format!(
         "<svg width=\"{width:.0}\" height=\"{height:.0}\" viewBox=\"0 0 {width:.0} {height:.0}\" role=\"img\" \
-         aria-label=\"attention of each block\"><text x=\"0\" y=\"{:.0}\">0</text><text x=\"0\" y=\"10\">1</text>{body}</svg>",
-        bottom
+         aria-label=\"attention of each block\"><text x=\"0\" y=\"{bottom:.0}\">0</text><text x=\"0\" y=\"10\">1</text>{body}</svg>"
     )
 }

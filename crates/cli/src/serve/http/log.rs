@@ -86,7 +86,7 @@ impl AccessLog {
         }
     }
 
-    pub(super) fn write(&self, line: Line, response: &Response, time: Duration) {
+    pub(super) fn write(&self, line: &Line, response: &Response, time: Duration) {
         let Some(sink) = &self.0 else { return };
         let logged = response.extensions().get::<Logged>();
         let text = json!({
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn times_are_those_of_the_calendar() {
-        let at = |seconds| timestamp(UNIX_EPOCH + Duration::from_millis(seconds * 1000 + 7));
+        let at = |seconds: u64| timestamp(UNIX_EPOCH + Duration::from_millis(seconds * 1000 + 7));
         assert_eq!(at(0), "1970-01-01T00:00:00.007Z");
         assert_eq!(at(951_782_400), "2000-02-29T00:00:00.007Z");
         assert_eq!(at(1_709_251_199), "2024-02-29T23:59:59.007Z");
