@@ -24,6 +24,7 @@ fn graph(op: Op, shape: &[usize], constants: &[(&str, &[usize])]) -> Graph {
 }
 
 /// That `op` becomes `expected`, with the batch free and fixed, and computes the same.
+#[expect(clippy::needless_pass_by_value, reason = "calls read better")]
 fn check(op: Op, shape: &[usize], constants: &[(&str, &[usize])], expected: &[&str]) {
     let graph = graph(op.clone(), shape, constants);
     assert_eq!(operators(&same(&graph, &Options::default(), 3)), expected, "{op:?}");
