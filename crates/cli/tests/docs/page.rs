@@ -17,11 +17,27 @@ pub(crate) fn commands(page: &str) -> Vec<(usize, String)> {
         command += text.strip_suffix('\\').unwrap_or(text);
         if text.ends_with('\\') {
             pending = Some((number, command));
+        } else if in_quotes(&command) {
+            pending = Some((number, command + "\n"));
         } else if !command.is_empty() {
             found.push((number, command));
         }
     }
     found
+}
+
+/// Whether a quote is still open at the end.
+fn in_quotes(command: &str) -> bool {
+    let (mut quote, mut escaped) = (None, false);
+    for c in command.chars() {
+        match quote {
+            _ if escaped => escaped = false,
+            Some('\'') | None if c == '\'' => quote = if quote.is_some() { None } else { Some('\'') },
+            Some('"') | None if c == '"' => quote = if quote.is_some() { None } else { Some('"') },
+            _ => escaped = c == '\\' && quote != Some('\''),
+        }
+    }
+    quote.is_some()
 }
 
 /// The line up to a `#` that begins a word outside of quotes.
@@ -42,6 +58,7 @@ fn without_comment(line: &str) -> &str {
 
 #[test]
 fn comments_and_continued_lines_are_understood() {
-    let page = "text\n```sh\na 'b # c' # d\n# e\nf \\\n  g\n```\n```toml\nh\n```\n";
-    assert_eq!(commands(page), [(3, "a 'b # c'".to_owned()), (5, "f g".to_owned())]);
+    let page = "text\n```sh\na 'b # c' # d\n# e\nf \\\n  g\nh \"i\\\"\n  j\"\n```\n```toml\nk\n```\n";
+    let expected = [(3, "a 'b # c'"), (5, "f g"), (7, "h \"i\\\"\nj\"")];
+    assert_eq!(commands(page), expected.map(|(line, text)| (line, text.to_owned())));
 }
