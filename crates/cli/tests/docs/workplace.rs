@@ -68,7 +68,7 @@ impl Workplace {
             workplace: self,
             name: page.file_name().unwrap().to_str().unwrap().into(),
             folder,
-            server: None,
+            servers: Vec::new(),
         }
     }
 }
@@ -103,8 +103,8 @@ pub(crate) struct Page<'a> {
     workplace: &'a Workplace,
     name: String,
     folder: TempDir,
-    /// A server that a command of the page started, and its port.
-    server: Option<(Child, u16)>,
+    /// Servers that the page's commands started, with their commands and ports.
+    servers: Vec<(Child, String, u16)>,
 }
 
 impl Page<'_> {
@@ -121,8 +121,8 @@ impl Page<'_> {
                 }
                 self.shell(&short(&command))
             }
-            "curl" => match &self.server {
-                Some((_, port)) => {
+            "curl" => match self.server(&command) {
+                Some(port) => {
                     let command = command.replace("127.0.0.1:8080", &format!("127.0.0.1:{port}"));
                     // Not every machine has curl; the server's own tests need none.
                     if Command::new("curl").arg("--version").output().is_err() {
@@ -140,6 +140,7 @@ impl Page<'_> {
     fn provide(&self, command: &str) -> Result<(), String> {
         let model = if self.name == "weights.md" { "tresnet_m" } else { "resnest50d" };
         let files = [
+            ("model_best.safetensors", model),
             ("weights.pth", model),
             ("weights.safetensors", model),
             ("tresnet_m.pth", "tresnet_m"),
@@ -153,6 +154,11 @@ impl Page<'_> {
                 fs::copy(weights(&self.workplace.shared.path().join("weights"), model), path).unwrap();
             }
         }
+        if command.contains("runs/cats/") {
+            let weights = weights(&self.workplace.shared.path().join("weights"), model);
+            fs::create_dir_all(self.folder.path().join("runs/cats")).unwrap();
+            fs::copy(weights, self.folder.path().join("runs/cats/model_best.safetensors")).unwrap();
+        }
         if command.contains("output/train/RUN") && !self.folder.path().join("output/train/RUN").exists() {
             let data = if command.contains("scenes/") || self.name == "multi-label.md" {
                 "--data scenes --set loss=asymmetric --smoothing 0"
@@ -165,6 +171,14 @@ impl Page<'_> {
             ))?;
         }
         Ok(())
+    }
+
+    /// The port of the last server with the model that the command's address names, or of the last server.
+    fn server(&self, command: &str) -> Option<u16> {
+        let model = command.split("/predictions/").nth(1).or(command.split("/models/").nth(1));
+        let model = model.and_then(|rest| rest.split(['?', '/', ' ', '\'']).next()).unwrap_or_default();
+        let found = self.servers.iter().rev().find(|(_, command, _)| command.contains(model));
+        found.map(|(_, _, port)| *port)
     }
 
     fn environment(&self, program: &mut Command) {
@@ -191,7 +205,6 @@ impl Page<'_> {
 
     /// Starts a server on a free port and waits until it listens.
     fn serve(&mut self, command: &str) -> Result<(), String> {
-        self.stop();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
         words.retain(|word| word != "&");
@@ -216,12 +229,12 @@ impl Page<'_> {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        self.server = Some((child, port));
+        self.servers.push((child, command.to_owned(), port));
         Ok(())
     }
 
     fn stop(&mut self) {
-        if let Some((mut child, _)) = self.server.take() {
+        for (mut child, _, _) in self.servers.drain(..) {
             let _ = child.kill();
             let _ = child.wait();
         }
