@@ -148,7 +148,7 @@ impl Tensor {
         let steps: Vec<_> = order.iter().map(|&axis| self.step(axis)).collect();
         let mut data = Vec::with_capacity(x.len());
         visit(&shape, &mut |index| {
-            data.push(x[index.iter().zip(&steps).map(|(i, step)| i * step).sum::<usize>()])
+            data.push(x[index.iter().zip(&steps).map(|(i, step)| i * step).sum::<usize>()]);
         });
         Self::new(shape, data)
     }
