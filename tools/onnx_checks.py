@@ -196,6 +196,20 @@ def example(cardinal: str) -> None:
     print("the program of docs/onnx.md agrees with predict", flush=True)
 
 
+def check_model(args: argparse.Namespace, model: str, size: int) -> dict[str, float]:
+    """The errors of one network, by runtime."""
+    with tempfile.TemporaryDirectory() as folder:
+        check = Check(args.cardinal, model, size, pathlib.Path(folder))
+        errors = {"ONNX Runtime": check.plain()}
+        if not args.all:
+            errors["OpenVINO"] = check.openvino()
+        for peer in ("tract", "rten") if args.rust_peers else ():
+            errors[peer] = check.rust(args.rust_peers, peer)
+        if not args.all and model in VARIANTS:
+            check.variants(args.rust_peers)
+    return errors
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cardinal", help="the built binary")
@@ -209,25 +223,24 @@ def main() -> None:
     if not args.models:
         example(args.cardinal)
     families: dict[str, list[float]] = {}
+    failed = []
     for model in models:
         small = 96 if model.startswith("tresnet") else 97
         size = args.size or (listed[model] if args.all else small)
-        with tempfile.TemporaryDirectory() as folder:
-            check = Check(args.cardinal, model, size, pathlib.Path(folder))
-            errors = {"ONNX Runtime": check.plain()}
-            families.setdefault(family(model), []).append(errors["ONNX Runtime"])
-            if not args.all:
-                errors["OpenVINO"] = check.openvino()
-            for peer in ("tract", "rten") if args.rust_peers else ():
-                errors[peer] = check.rust(args.rust_peers, peer)
-            if not args.all and model in VARIANTS:
-                check.variants(args.rust_peers)
-            text = ", ".join(f"{name} {value:.1e}" for name, value in errors.items())
-            print(f"{model} at {size}: {text}", flush=True)
+        try:
+            errors = check_model(args, model, size)
+        except AssertionError as reason:
+            failed.append(model)
+            print(f"FAILED {reason}", flush=True)
+            continue
+        families.setdefault(family(model), []).append(errors["ONNX Runtime"])
+        text = ", ".join(f"{name} {value:.1e}" for name, value in errors.items())
+        print(f"{model} at {size}: {text}", flush=True)
     print("\n| family | networks | worst relative L2 error |\n|---|---|---|")
     for name, errors in families.items():
         print(f"| {name} | {len(errors)} | {max(errors):.1e} |")
-    print(f"\nonnx checks: {len(models)} passed")
+    print(f"\nonnx checks: {len(models) - len(failed)} passed, {len(failed)} failed {' '.join(failed)}")
+    sys.exit(bool(failed))
 
 
 if __name__ == "__main__":

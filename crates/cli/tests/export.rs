@@ -20,7 +20,7 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-const SMALL: [&str; 6] = ["-m", "resnest14d", "--untrained", "--img-size", "64", "--output"];
+const SMALL: [&str; 6] = ["-m", "resnest14_digits", "--untrained", "--img-size", "64", "--output"];
 
 /// Exports and checks; the report.
 fn checked(flags: &[&str], file: &Path) -> Value {
@@ -90,7 +90,9 @@ fn wrong_wishes_are_refused_before_anything_is_written() {
     export(&["-o", &onnx, "--img-size", "64", "--img-size", "96"]).fails(2, &["--dynamic-size"]);
     export(&["-o", &onnx, "--opset", "16"]).fails(2, &["opset 16", "17 to 21"]);
     export(&["-o", &onnx, "--batch", "0"]).fails(2, &["dynamic"]);
-    export(&["-o", &onnx, "--img-size", "8192000"]).fails(3, &[]);
+    export(&["-o", &onnx, "--img-size", "9000"]).fails(2, &["9000"]);
+    cardinal(&["export", "-m", "tresnet_m", "--untrained", "-o", &onnx, "--img-size", "65"])
+        .fails(3, &["65"]);
     let classes = folder.path().join("classes.txt");
     std::fs::write(&classes, "cat\ndog\n").unwrap();
     export(&["-o", &onnx, "--class-file", text(&classes)]).fails(2, &["2 class names", "1000"]);

@@ -124,7 +124,7 @@ fn takes(node: &NodeProto) -> Result<(), String> {
 }
 
 fn has_its_bytes(tensor: &TensorProto) -> Result<(), String> {
-    let size = match DataType::try_from(tensor.data_type) {
+    let size: usize = match DataType::try_from(tensor.data_type) {
         Ok(DataType::Float) => 4,
         Ok(DataType::Int64) => 8,
         _ => {
@@ -134,8 +134,9 @@ fn has_its_bytes(tensor: &TensorProto) -> Result<(), String> {
             ));
         }
     };
-    let mut sizes = tensor.dims.iter().map(|&size| usize::try_from(size).ok());
-    let bytes = sizes.try_fold(size, |product: usize, size| product.checked_mul(size?));
+    let grown =
+        |product: usize, &size: &i64| usize::try_from(size).ok().and_then(|size| product.checked_mul(size));
+    let bytes = tensor.dims.iter().try_fold(size, grown);
     if bytes != Some(tensor.raw_data.len()) {
         return Err(format!(
             "{}: {} bytes for the shape {:?}",

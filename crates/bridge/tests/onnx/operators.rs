@@ -24,8 +24,7 @@ fn graph(op: Op, shape: &[usize], constants: &[(&str, &[usize])]) -> Graph {
 }
 
 /// That `op` becomes `expected`, with the batch free and fixed, and computes the same.
-#[expect(clippy::needless_pass_by_value, reason = "calls read better")]
-fn check(op: Op, shape: &[usize], constants: &[(&str, &[usize])], expected: &[&str]) {
+fn check(op: &Op, shape: &[usize], constants: &[(&str, &[usize])], expected: &[&str]) {
     let graph = graph(op.clone(), shape, constants);
     assert_eq!(operators(&same(&graph, &Options::default(), 3)), expected, "{op:?}");
     let fixed = Options { batch: Batch::Fixed(2), opset: 21, ..Options::default() };
@@ -38,7 +37,7 @@ const MAP: &[usize] = &[1, 8, 7, 6];
 fn convolutions_with_what_follows_them() {
     let conv =
         Conv2d { stride: [2, 1], padding: [1, 0, 2, 1], dilation: [1, 2], groups: 2, ..Conv2d::plain() };
-    check(Op::Conv2d(conv.clone()), MAP, &[("weight", &[4, 4, 3, 2])], &["Conv"]);
+    check(&Op::Conv2d(conv.clone()), MAP, &[("weight", &[4, 4, 3, 2])], &["Conv"]);
     let conv = Conv2d {
         padding: [1; 4],
         bias: true,
@@ -49,7 +48,7 @@ fn convolutions_with_what_follows_them() {
     let constants: &[(&str, &[usize])] = &[("weight", &[8, 8, 3, 3]), ("bias", &[8])];
     let pooled = ["GlobalAveragePool", "Reshape", "ReduceSum", "Reshape"];
     let expected: Vec<_> = ["Conv", "Sigmoid", "Mul"].into_iter().chain(pooled).collect();
-    check(Op::Conv2d(conv.clone()), MAP, constants, &expected);
+    check(&Op::Conv2d(conv.clone()), MAP, constants, &expected);
     let mut graph = Graph::new("net");
     let x = graph.input("input", MAP);
     let [weight, bias] =
@@ -63,19 +62,19 @@ fn convolutions_with_what_follows_them() {
 #[test]
 fn linear_layers() {
     let op = |bias, activation| Op::Linear { bias, activation };
-    check(op(true, Activation::Relu), &[1, 5], &[("weight", &[3, 5]), ("bias", &[3])], &["Gemm", "Relu"]);
-    check(op(false, Activation::Identity), &[1, 5], &[("weight", &[3, 5])], &["Gemm"]);
+    check(&op(true, Activation::Relu), &[1, 5], &[("weight", &[3, 5]), ("bias", &[3])], &["Gemm", "Relu"]);
+    check(&op(false, Activation::Identity), &[1, 5], &[("weight", &[3, 5])], &["Gemm"]);
     let constants: &[(&str, &[usize])] = &[("weight", &[3, 6]), ("bias", &[3])];
-    check(op(true, Activation::Identity), MAP, constants, &["Transpose", "MatMul", "Add"]);
+    check(&op(true, Activation::Identity), MAP, constants, &["Transpose", "MatMul", "Add"]);
 }
 
 #[test]
 fn norms_with_their_slope() {
     let constants: &[(&str, &[usize])] = &[("weight", &[8]), ("bias", &[8]), ("mean", &[8]), ("var", &[8])];
     let op = |slope| Op::ActivatedNorm { epsilon: 1e-3, slope };
-    check(op(1.0), MAP, constants, &["BatchNormalization"]);
-    check(op(0.0), MAP, constants, &["BatchNormalization", "Relu"]);
-    check(op(0.001), MAP, constants, &["BatchNormalization", "LeakyRelu"]);
+    check(&op(1.0), MAP, constants, &["BatchNormalization"]);
+    check(&op(0.0), MAP, constants, &["BatchNormalization", "Relu"]);
+    check(&op(0.001), MAP, constants, &["BatchNormalization", "LeakyRelu"]);
 }
 
 #[test]
@@ -99,7 +98,7 @@ fn functions_of_one_number() {
         (Op::Unary(Unary::Clamp(f32::NEG_INFINITY, 0.25)), &["Clip"]),
         (Op::Unary(Unary::Clamp(0.1, f32::MAX)), &["Clip"]),
     ] {
-        check(op, MAP, &[], expected);
+        check(&op, MAP, &[], expected);
     }
     // Bounds that bound nothing are not there.
     let model = written(&graph(Op::Unary(Unary::Clamp(0.1, f32::MAX)), MAP, &[]), &Options::default());
@@ -110,16 +109,16 @@ fn functions_of_one_number() {
 fn functions_of_two_numbers_repeat_sizes_of_one() {
     for (op, name) in [(Binary::Add, "Add"), (Binary::Sub, "Sub"), (Binary::Mul, "Mul"), (Binary::Div, "Div")]
     {
-        check(Op::Binary(op), MAP, &[("other", &[1, 8, 1, 1])], &[name]);
+        check(&Op::Binary(op), MAP, &[("other", &[1, 8, 1, 1])], &[name]);
     }
 }
 
 #[test]
 fn poolings() {
     let window = Window { kernel: [3, 3], stride: [2, 2], padding: [1; 4], dilation: [1; 2], ceil: false };
-    check(Op::MaxPool(window.clone()), MAP, &[], &["MaxPool"]);
+    check(&Op::MaxPool(window.clone()), MAP, &[], &["MaxPool"]);
     for count_padding in [false, true] {
-        check(Op::AvgPool { window: window.clone(), count_padding }, MAP, &[], &["AveragePool"]);
+        check(&Op::AvgPool { window: window.clone(), count_padding }, MAP, &[], &["AveragePool"]);
     }
     // Windows that only ceil mode keeps: written as padding, so that readers need not agree about them.
     let ceil = Window { kernel: [2; 2], padding: [0; 4], ceil: true, ..window.clone() };
@@ -128,29 +127,29 @@ fn poolings() {
     let attributes = &model.graph.unwrap().node[0].attribute;
     assert_eq!(attributes.iter().find(|a| a.name == "pads").unwrap().ints, [0, 0, 1, 0]);
     assert!(attributes.iter().all(|a| a.name != "ceil_mode"));
-    check(Op::MaxPool(Window { kernel: [3; 2], ..ceil.clone() }), MAP, &[], &["MaxPool"]);
+    check(&Op::MaxPool(Window { kernel: [3; 2], ..ceil.clone() }), MAP, &[], &["MaxPool"]);
     let counted = Op::AvgPool { window: ceil, count_padding: true };
     let error = export(&graph(counted, MAP, &[]), &Options::default()).unwrap_err();
     assert!(error.to_string().contains("layer1.0 (avg_pool)"), "{error}");
-    check(Op::GlobalAvgPool, MAP, &[], &["GlobalAveragePool"]);
+    check(&Op::GlobalAvgPool, MAP, &[], &["GlobalAveragePool"]);
 }
 
 #[test]
 fn channels_and_shapes() {
-    check(Op::Softmax, MAP, &[], &["Softmax"]);
-    check(Op::Reshape { shape: vec![1, 336] }, MAP, &[], &["Flatten"]);
-    check(Op::Reshape { shape: vec![1, 4, 2, 42] }, MAP, &[], &["Reshape"]);
-    check(Op::Concat, MAP, &[], &["Concat"]);
-    check(Op::SliceChannels { start: 2, end: 5 }, MAP, &[], &["Slice"]);
-    check(Op::Pad([1, 0, 2, 3]), MAP, &[], &["Pad"]);
-    check(Op::SpaceToDepth { block: 2 }, &[1, 3, 4, 6], &[], &["Reshape", "Transpose", "Reshape"]);
+    check(&Op::Softmax, MAP, &[], &["Softmax"]);
+    check(&Op::Reshape { shape: vec![1, 336] }, MAP, &[], &["Flatten"]);
+    check(&Op::Reshape { shape: vec![1, 4, 2, 42] }, MAP, &[], &["Reshape"]);
+    check(&Op::Concat, MAP, &[], &["Concat"]);
+    check(&Op::SliceChannels { start: 2, end: 5 }, MAP, &[], &["Slice"]);
+    check(&Op::Pad([1, 0, 2, 3]), MAP, &[], &["Pad"]);
+    check(&Op::SpaceToDepth { block: 2 }, &[1, 3, 4, 6], &[], &["Reshape", "Transpose", "Reshape"]);
 }
 
 #[test]
 fn the_papers_operators() {
-    check(Op::RadixPool { radix: 1 }, MAP, &[], &["GlobalAveragePool"]);
-    check(Op::RadixPool { radix: 2 }, MAP, &[], &["GlobalAveragePool", "Reshape", "ReduceSum", "Reshape"]);
-    check(Op::BlurPool, MAP, &[], &["Pad", "Conv"]);
+    check(&Op::RadixPool { radix: 1 }, MAP, &[], &["GlobalAveragePool"]);
+    check(&Op::RadixPool { radix: 2 }, MAP, &[], &["GlobalAveragePool", "Reshape", "ReduceSum", "Reshape"]);
+    check(&Op::BlurPool, MAP, &[], &["Pad", "Conv"]);
     let gate = |hard, residual, activation| Op::Gate { hard, residual, activation };
     let written = |op, inputs| {
         let model = same(&gated(op, inputs), &Options::default(), 2);
@@ -192,7 +191,7 @@ fn gated(op: Op, inputs: usize) -> Graph {
 #[test]
 fn what_training_drops_is_the_value_itself() {
     let drop = Op::Drop { what: Drop::Elements, rate: 0.5 };
-    check(drop.clone(), MAP, &[], &["Identity"]);
+    check(&drop, MAP, &[], &["Identity"]);
     let mut graph = Graph::new("net");
     let x = graph.input("input", MAP);
     let a = graph.push("a", Op::Unary(Unary::Neg), &[x]).unwrap();

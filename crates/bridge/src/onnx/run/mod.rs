@@ -211,9 +211,11 @@ impl Call<'_> {
     fn pair(&self, name: &str) -> Result<[usize; 2]> {
         match self.attribute(name) {
             None => Ok([1; 2]),
-            Some(_) => {
-                self.sizes(name).and_then(|sizes| sizes.try_into().ok()).ok_or_else(|| format!("its {name}"))
-            }
+            Some(_) => self
+                .sizes(name)
+                .and_then(|sizes| sizes.try_into().ok())
+                .filter(|pair: &[usize; 2]| !pair.contains(&0))
+                .ok_or_else(|| format!("its {name}")),
         }
     }
 

@@ -43,8 +43,8 @@ pub(crate) struct Args {
     #[arg(short, long, value_enum)]
     format: Option<Format>,
     /// Side of the square input in pixels [default: the weights']; repeatable for --format engine
-    #[arg(long, value_name = "PIXELS", visible_alias = "size")]
-    img_size: Vec<usize>,
+    #[arg(long, value_name = "PIXELS", visible_alias = "size", value_parser = clap::value_parser!(u16).range(1..=8192))]
+    img_size: Vec<u16>,
     /// Class names that go along: a text file with one on each line, or a JSON list [default: the weights']
     #[arg(long, value_name = "FILE", visible_alias = "class-map")]
     class_file: Option<PathBuf>,
@@ -89,8 +89,10 @@ impl Args {
             loaded.classes = Some(classes::names(Some(given), loaded.network.num_classes())?);
         }
         let source = self.choice.published(&loaded);
-        let sizes =
-            if self.img_size.is_empty() { vec![loaded.preprocessing.size] } else { self.img_size.clone() };
+        let sizes = match self.img_size.as_slice() {
+            [] => vec![loaded.preprocessing.size],
+            sizes => sizes.iter().map(|&size| usize::from(size)).collect(),
+        };
         let written = match format {
             Format::Onnx => onnx::write(loaded, source, sizes[0], &self.onnx, &self.output)?,
             Format::Engine => engine(&loaded, &sizes, &self.output)?,

@@ -55,8 +55,7 @@ impl Notes {
 
     /// What the network is.
     pub(super) fn model(&self) -> String {
-        let weights =
-            if self.config.tag.is_empty() { String::new() } else { format!(" ({})", self.config.hub_id()) };
+        let weights = self.source.as_ref().map_or_else(String::new, |source| format!(" ({source})"));
         let function = if self.multi_label { "sigmoid of each" } else { "softmax of all" };
         format!(
             "{}{weights}: image to logits of {} classes; the {function} gives probabilities. metadata_props has the class \
