@@ -342,7 +342,8 @@ fn requests_have_ids_and_lines_in_the_log() {
     let reply = server.ask("POST", "/predictions/tiny", &headers, &chelsea());
     assert_eq!((reply.headers["x-request-id"].as_str(), &reply.json()["id"]), ("mine-42", &json!("mine-42")));
     let line: Value =
-        serde_json::from_str(&server.log.lock().unwrap().recv_timeout(Duration::from_secs(5)).unwrap()).unwrap();
+        serde_json::from_str(&server.log.lock().unwrap().recv_timeout(Duration::from_secs(5)).unwrap())
+            .unwrap();
     assert_eq!(
         (&line["id"], &line["status"], &line["model"]),
         (&json!("mine-42"), &json!(200), &json!("tiny"))

@@ -31,7 +31,8 @@ fn the_end_loses_no_request() {
     let image = chelsea();
     for round in 0..3 {
         let mut server = start(&file, &[]);
-        let (address, expected) = (server.address, class(&server.post("/predictions/tiny", "image/jpeg", &image)));
+        let (address, expected) =
+            (server.address, class(&server.post("/predictions/tiny", "image/jpeg", &image)));
         let (answered, over) = (AtomicUsize::new(0), AtomicBool::new(false));
         std::thread::scope(|scope| {
             for _ in 0..8 {
@@ -50,7 +51,8 @@ fn the_end_loses_no_request() {
                                 // A connection that the system took after the server let go of the port.
                                 Err(error) if over.load(Relaxed) => {
                                     let kind = error.kind();
-                                    let refused = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe].contains(&kind);
+                                    let refused =
+                                        [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe].contains(&kind);
                                     assert!(refused, "round {round}: {error}");
                                     return;
                                 }
@@ -82,7 +84,8 @@ fn a_long_request_is_answered_after_the_signal() {
     let mut server = start(&file, &["--batch-delay-ms", "2500"]);
     let address = server.address;
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(move || Client::new(address).ask("POST", "/predictions/tiny", &[], &chelsea()));
+        let waiting =
+            scope.spawn(move || Client::new(address).ask("POST", "/predictions/tiny", &[], &chelsea()));
         std::thread::sleep(Duration::from_millis(500));
         let mut kept = server.connect();
         assert_eq!(kept.ask("GET", "/v2/health/ready", &[], &[]).unwrap().status, 200);
@@ -151,7 +154,10 @@ fn a_changed_file_is_taken_without_losing_a_request() {
     assert!(answered.load(Relaxed) > 50);
     assert_eq!(server.metric("nv_inference_request_failure"), 0.0);
     let said: Vec<_> = server.errors.lock().unwrap().try_iter().collect();
-    assert!(said.iter().any(|line| line.contains("the changed file is not used, version 2 stays")), "{said:?}");
+    assert!(
+        said.iter().any(|line| line.contains("the changed file is not used, version 2 stays")),
+        "{said:?}"
+    );
 }
 
 /// Numbers that are the same in every run.
@@ -189,10 +195,18 @@ impl Dice {
 
 /// A request that is wrong in one of many ways (rarely it is right by chance), and whether its length is right.
 fn wrong(dice: &mut Dice, pictures: &[Vec<u8>]) -> (Vec<u8>, bool) {
-    let infer = br#"{"id":"a","inputs":[{"name":"input","shape":[1,3,64,64],"datatype":"FP32","data":[0.5,[1,2]]}],
+    let infer =
+        br#"{"id":"a","inputs":[{"name":"input","shape":[1,3,64,64],"datatype":"FP32","data":[0.5,[1,2]]}],
         "outputs":[{"name":"logits","parameters":{"classification":3,"binary_data":true}}]}"#;
-    let form = b"--b\r\nContent-Disposition: form-data; name=\"image\"; filename=\"x\"\r\n\r\nxyz\r\n--b--\r\n";
-    let path = ["/predictions/tiny", "/explain/tiny?class=7", "/v2/models/tiny/infer", "/predictions/%ff", "/v2/models/tiny"];
+    let form =
+        b"--b\r\nContent-Disposition: form-data; name=\"image\"; filename=\"x\"\r\n\r\nxyz\r\n--b--\r\n";
+    let path = [
+        "/predictions/tiny",
+        "/explain/tiny?class=7",
+        "/v2/models/tiny/infer",
+        "/predictions/%ff",
+        "/v2/models/tiny",
+    ];
     let kinds = [
         "image/jpeg",
         "application/json",
@@ -202,7 +216,10 @@ fn wrong(dice: &mut Dice, pictures: &[Vec<u8>]) -> (Vec<u8>, bool) {
     ];
     let picture = dice.below(pictures.len());
     let body = match dice.below(7) {
-        0 => { let length = dice.below(2000); dice.bytes(length) }
+        0 => {
+            let length = dice.below(2000);
+            dice.bytes(length)
+        }
         1 | 2 => dice.damage(&pictures[picture]),
         3 => dice.damage(infer),
         4 => dice.damage(form),
@@ -270,12 +287,16 @@ fn malformed_requests_and_dropped_connections_harm_nobody() {
                     }
                     if let Ok(reply) = client.read() {
                         refused.fetch_add(usize::from((400..500).contains(&reply.status)), Relaxed);
-                        server_errors.fetch_add(usize::from(reply.status >= 500 && reply.status != 503), Relaxed);
+                        server_errors
+                            .fetch_add(usize::from(reply.status >= 500 && reply.status != 503), Relaxed);
                     }
                 }
                 for _ in 0..DROPPED.div_ceil(16) {
                     let mut client = Client::new(server.address);
-                    let head = format!("POST /predictions/tiny HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", image.len());
+                    let head = format!(
+                        "POST /predictions/tiny HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+                        image.len()
+                    );
                     let request = [head.as_bytes(), &image].concat();
                     // Gone in the middle of the head, of the body, or before the answer.
                     let end = if dice.below(2) == 0 { request.len() } else { dice.below(request.len()) };
@@ -299,5 +320,8 @@ fn malformed_requests_and_dropped_connections_harm_nobody() {
         assert!(start.elapsed() < Duration::from_secs(10), "slots were lost");
     }
     assert_eq!(server.post("/predictions/tiny", "image/jpeg", &image).json()["predictions"], expected);
-    eprintln!("{refused:?} requests refused, {} good answers meanwhile; {memory:.1?} MiB after each quarter", good.load(Relaxed));
+    eprintln!(
+        "{refused:?} requests refused, {} good answers meanwhile; {memory:.1?} MiB after each quarter",
+        good.load(Relaxed)
+    );
 }

@@ -86,7 +86,7 @@ impl AccessLog {
         }
     }
 
-    pub(super) fn write(&self, line: Line, response: &Response, time: Duration) {
+    pub(super) fn write(&self, line: &Line, response: &Response, time: Duration) {
         let Some(sink) = &self.0 else { return };
         let logged = response.extensions().get::<Logged>();
         let text = json!({

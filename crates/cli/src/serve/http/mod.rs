@@ -79,7 +79,7 @@ async fn around(
     if server.draining.load(Relaxed) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    access.write(line, &response, start.elapsed());
+    access.write(&line, &response, start.elapsed());
     response
 }
 

@@ -49,8 +49,8 @@ async fn infer(
         let output = Instant::now();
         let (id, wanted) = done.rest;
         let (images, batch) = (done.answers.len(), done.answers.iter().map(|a| a.batch).max().unwrap_or(0));
-        let logits = done.answers.into_iter().map(|answer| answer.logits).collect();
-        let mut response = reply(model, &live, id.as_deref(), &wanted, logits)?;
+        let logits: Vec<_> = done.answers.into_iter().map(|answer| answer.logits).collect();
+        let mut response = reply(model, &live, id.as_deref(), &wanted, &logits)?;
         live.counters.output.add(output.elapsed());
         response.extensions_mut().insert(Logged { model: model.to_owned(), images, batch });
         Ok(response)

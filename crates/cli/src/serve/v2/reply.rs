@@ -95,7 +95,7 @@ pub(super) fn reply(
     live: &Live,
     id: Option<&str>,
     wanted: &Wanted,
-    logits: Vec<Vec<f32>>,
+    logits: &[Vec<f32>],
 ) -> Result<Response, Refusal> {
     let images = logits.len();
     let probabilities: Vec<_> = logits
@@ -108,7 +108,7 @@ pub(super) fn reply(
         .collect();
     let mut behind = Vec::new();
     let outputs = wanted.0.iter().map(|want| {
-        let rows = if want.name == LOGITS { &logits } else { &probabilities };
+        let rows = if want.name == LOGITS { logits } else { &probabilities };
         let (datatype, length, values) = match want.classes {
             None => ("FP32", live.classes.len(), Values::Numbers(rows.concat())),
             Some(count) => {

@@ -95,7 +95,7 @@ pub(super) fn read(body: &Body, live: &Live, pixels: u64) -> Result<Inference, R
     }
     let images = match input.datatype.as_str() {
         "FP32" => tensor(input, binary, live)?,
-        "BYTES" => files(input, binary, live, pixels)?,
+        "BYTES" => files(&input, binary, live, pixels)?,
         other => {
             let other: String = other.chars().take(16).collect();
             return Err(Refusal::bad(format!("datatype {other} is not taken; FP32 and BYTES are")));
@@ -169,7 +169,7 @@ fn tensor(input: Input, binary: &[u8], live: &Live) -> Result<Vec<Vec<f32>>, Ref
 }
 
 /// Decodes image files: base64 in JSON, or each behind its length in 4 bytes, little-endian.
-fn files(input: Input, mut binary: &[u8], live: &Live, pixels: u64) -> Result<Vec<Vec<f32>>, Refusal> {
+fn files(input: &Input, mut binary: &[u8], live: &Live, pixels: u64) -> Result<Vec<Vec<f32>>, Refusal> {
     let expected = match *input.shape.0.as_slice() {
         [n] | [n, 1] if n > 0 => n,
         _ => {
@@ -185,7 +185,7 @@ fn files(input: Input, mut binary: &[u8], live: &Live, pixels: u64) -> Result<Ve
         images.push(decode(bytes)?);
         Ok::<_, Refusal>(())
     };
-    if binary_of(&input, binary)? {
+    if binary_of(input, binary)? {
         while let Some((length, rest)) = binary.split_first_chunk::<4>() {
             let length = u32::from_le_bytes(*length) as usize;
             let (file, rest) = rest.split_at_checked(length).ok_or_else(|| {
