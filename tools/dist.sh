@@ -17,12 +17,16 @@ version=$(target/dist/cardinal --version | cut -d' ' -f2)
 host=$(rustc -vV | sed -n 's/^host: //p')
 folder=target/dist/$name-$version-$host
 rm -rf "$folder"
-mkdir -p "$folder"/{completions,man}
+mkdir -p "$folder"
 cp target/dist/cardinal README.md CHANGELOG.md LICENSE-APACHE LICENSE-MIT "$folder"
-for shell in bash zsh fish elvish powershell; do
-    target/dist/cardinal completions "$shell" > "$folder/completions/cardinal.$shell"
-done
-target/dist/cardinal man --output "$folder/man"
+# The server alone has one command and its --help.
+if [ "$name" = cardinal ]; then
+    mkdir "$folder/completions"
+    for shell in bash zsh fish elvish powershell; do
+        target/dist/cardinal completions "$shell" > "$folder/completions/cardinal.$shell"
+    done
+    target/dist/cardinal man --output "$folder/man"
+fi
 CARDINAL_LICENCES="$PWD/$folder/THIRD-PARTY.txt" cargo test --release --workspace --quiet --locked --test licences
 tar -C target/dist -czf "$folder.tar.gz" "$(basename "$folder")"
 (cd target/dist && sha256sum "$(basename "$folder").tar.gz" > "$(basename "$folder").tar.gz.sha256")

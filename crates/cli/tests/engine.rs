@@ -99,6 +99,18 @@ fn bench_prints_the_keys_of_timm() {
 }
 
 #[test]
+fn bench_counts_decoding_where_there_is_a_picture() {
+    let args =
+        ["bench", "-m", "resnet18", "--size", "64", "-b", "3", "--seconds", "0.05", "--json", "--picture"];
+    let picture = asset("chelsea.jpg");
+    let list = parse(&cardinal(&[&args[..], &[picture.to_str().unwrap()]].concat()).ok());
+    assert!(list[0]["infer_samples_per_sec"].as_f64().unwrap() > 0.0);
+    assert_eq!(list[0]["picture"], picture.to_str().unwrap());
+    cardinal(&[&args[..], &["missing.jpg"]].concat()).fails(1, &["missing.jpg"]);
+    cardinal(&[&args[..], &[asset("SOURCES.md").to_str().unwrap()]].concat()).fails(3, &["SOURCES.md"]);
+}
+
+#[test]
 fn profile_times_every_step() {
     let args = ["profile", "-m", "resnet18", "--size", "64", "--runs", "2", "--json"];
     let profile = parse(&cardinal(&args).ok());

@@ -91,6 +91,7 @@ impl Args {
             "infer_gmacs": result.macs as f64 / 1e9,
             "param_count": result.params as f64 / 1e6,
             "steps": result.steps.len(),
+            "picture": self.picture,
             "dtype": self.dtype(),
             "threads": self.threads(),
             "path": self.path(),
@@ -131,7 +132,8 @@ impl Args {
     fn setting(&self) -> String {
         let threads = self.threads().map_or_else(String::new, |n| format!(", {n} threads"));
         let (path, dtype, kernels) = (self.path(), self.dtype(), self.kernels());
-        format!("{}; {path}, {dtype}, {kernels}{threads}", machine::cpu_name())
+        let decoding = if self.picture.is_some() { ", decoding included" } else { "" };
+        format!("{}; {path}, {dtype}, {kernels}{threads}{decoding}", machine::cpu_name())
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tracing::{debug, info, warn};
 
 /// A request's head must be there by then, and the next one on a kept connection.
@@ -43,11 +43,13 @@ pub(in crate::serve) async fn serve(
 ) -> bool {
     let places = Arc::new(Semaphore::new(limits.most));
     let (close, closing) = watch::channel(false);
+    // Nothing is sent: the channel closes when the last connection lets go of it.
+    let (open, mut all_closed) = mpsc::channel::<()>(1);
     let take = |stream: TcpStream, peer: SocketAddr, place| {
-        let (router, closing) = (router.clone(), closing.clone());
+        let (router, closing, open) = (router.clone(), closing.clone(), open.clone());
         tokio::spawn(async move {
             connection(stream, peer, router, closing).await;
-            drop(place);
+            drop((place, open));
         })
     };
     let mut stop = pin!(stop);
@@ -82,13 +84,13 @@ pub(in crate::serve) async fn serve(
             }
         }
     }
-    let all = || places.acquire_many(limits.most as u32);
-    if tokio::time::timeout(SETTLE, all()).await.is_ok() {
+    drop(open);
+    if tokio::time::timeout(SETTLE, all_closed.recv()).await.is_ok() {
         return true;
     }
     // Whoever is silent now is let go; requests that run end first.
     let _ = close.send(true);
-    tokio::time::timeout(limits.drain, all()).await.is_ok()
+    tokio::time::timeout(limits.drain, all_closed.recv()).await.is_ok()
 }
 
 async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, mut closing: watch::Receiver<bool>) {
