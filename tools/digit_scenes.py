@@ -14,7 +14,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-SIZE, DIGIT = 192, 64
+SIZE, DIGIT = 160, 56
 
 
 def digits():
@@ -71,7 +71,7 @@ def main():
                   random, [place]).save(folder / f"{i:05}.png")
     pool = order[:held_out]
     chosen = [next(i for i, number in enumerate(pool) if labels[number] == digit) for digit in (3, 7)]
-    scene(images[pool], chosen, random, [(24, 14), (100, 114)]).save(a.out / "two.png")
+    scene(images[pool], chosen, random, [(16, 10), (84, 96)]).save(a.out / "two.png")
 
 
 if __name__ == "__main__":

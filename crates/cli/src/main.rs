@@ -40,12 +40,14 @@ Examples:
   cardinal models 'resnest*'                          list the ResNeSts
   cardinal predict --model resnest50d photo.jpg       classify a photograph with published weights
   cardinal predict --checkpoint weights.pth photos/   the same with a file's weights, for a folder
+  cardinal explain --model resnest50d photo.jpg       show where in it the evidence for a class lies
   cardinal train                                      train two small networks on the embedded digits
   cardinal eval --checkpoint weights.pth --data d/    say how well a network does on labelled images
   cardinal data check photos/                         read every image of a dataset, name the broken ones
   cardinal info weights.safetensors                   say what a file holds
   cardinal bench --model 'tresnet*' --batch 16         measure how fast networks run here
   cardinal profile --model resnest50d                  time every layer
+  cardinal report bench/results/*.json                draw speed against accuracy, from measured results
   cardinal export --model resnest50d -o net.onnx       write a network for other programs
   cardinal convert weights.pth weights.safetensors    change a file's format
   cardinal serve --model resnest50d                    answer over HTTP, with a page to try it at /

@@ -28,6 +28,11 @@ pub(crate) fn shorten(words: &mut Vec<String>) {
                 .filter(|word| *word == "'resnest*'")
                 .for_each(|word| *word = "'resnest14*'".into());
         }
+        Some("report") if has(words, "--run") => {
+            set(words, "--seconds", "0.05");
+            replace(words, "--batch", "2");
+            replace(words, "--run", "'*fbnetv2_f1'");
+        }
         Some("profile") => {
             set(words, "--size", SIDE);
             set(words, "--runs", "2");

@@ -43,7 +43,9 @@ impl Workplace {
         let at = |name: &str| folder.path().join(name);
         let photo = |name: &str| self.root.join("assets").join(name);
         fs::copy(photo("chelsea.jpg"), at("photo.jpg")).unwrap();
-        std::os::unix::fs::symlink(self.root.join("assets"), at("assets")).unwrap();
+        for folder in ["assets", "bench"] {
+            std::os::unix::fs::symlink(self.root.join(folder), at(folder)).unwrap();
+        }
         let cat = ["chelsea.jpg", "coffee.jpg", "rocket.jpg"];
         let put = |to: &str, index: usize| {
             let to = at(to);

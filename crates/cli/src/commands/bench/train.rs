@@ -160,6 +160,8 @@ impl Args {
             "arena_mib": mebibytes(result.arena),
             "least_arena_mib": mebibytes(result.least_arena),
             "peak_memory_mib": result.peak.map(mebibytes),
+            "max_batch": self.training.max_batch,
+            "memory_limit_mib": self.training.memory_limit.map(mebibytes),
         })
     }
 

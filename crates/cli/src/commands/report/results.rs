@@ -142,6 +142,7 @@ impl Results {
         let dtype = text(row, "dtype").unwrap_or_else(|| "f32".into());
         let rebuilt = || {
             let train = if task == Task::Training { "--train " } else { "" };
+            let is_largest = row.get("max_batch").and_then(Value::as_bool) == Some(true);
             let threads = count(row, "threads").map_or_else(String::new, |n| format!(" --threads {n}"));
             format!(
                 "cardinal bench {train}--model {model} --batch {batch} --size {size} --dtype {dtype}{threads} --json"
@@ -153,16 +154,14 @@ impl Results {
             date: date.into(),
             file: file.into(),
         });
-        if command.is_some_and(|command| command.contains("--max-batch")) {
-            let words: Vec<&str> = command.unwrap_or_default().split_whitespace().collect();
-            let given =
-                words.iter().position(|word| *word == "--memory-limit").and_then(|at| words.get(at + 1));
+        if row.get("max_batch").and_then(Value::as_bool) == Some(true) {
+            let limit = number(row, "memory_limit_mib").map(|mib| format!("{:.1} GiB", mib / 1024.0));
             self.largest.push(Largest {
                 model: model.clone(),
                 runner: OURS.into(),
                 batch,
                 dtype: dtype.clone(),
-                limit: given.map_or_else(|| "four fifths of the free memory".into(), |given| (*given).into()),
+                limit: limit.unwrap_or_else(|| "four fifths of the free memory".into()),
                 origin: Rc::clone(&origin),
             });
         }
@@ -217,7 +216,7 @@ impl Results {
         }
         let limit = number(settings, "memory_limit").map_or_else(
             || "unknown memory".into(),
-            |bytes| format!("{:.0} GiB", bytes / f64::from(1 << 30)),
+            |bytes| format!("{:.1} GiB", bytes / f64::from(1 << 30)),
         );
         for row in memory.into_iter().flatten() {
             let model = text(row, "model").context("a row of memory has no model")?;
@@ -333,12 +332,16 @@ mod tests {
     fn largest_batches_come_with_their_memory() {
         let mut results = Results::default();
         let row = json!({ "model": "tresnet_m", "train_samples_per_sec": null, "train_batch_size": 90,
-                          "train_img_size": 224, "dtype": "f32", "device": "cpu" });
-        let command = "cardinal bench --train --model tresnet_m --max-batch --memory-limit 8GiB --json";
-        let value = json!({ "date": "2026-01-02", "runs": [{ "command": command, "results": [row] }] });
+                          "train_img_size": 224, "dtype": "f32", "device": "cpu", "max_batch": true,
+                          "memory_limit_mib": 8192.0 });
+        let value = json!([row]);
         results.add(&value, "x.json").unwrap();
         let largest = results.largest("tresnet_m").unwrap();
-        assert_eq!((largest.batch, largest.limit.as_str()), (90, "8GiB"));
+        assert_eq!((largest.batch, largest.limit.as_str()), (90, "8.0 GiB"));
+        assert_eq!(
+            largest.origin.command,
+            "cardinal bench --train --model tresnet_m --max-batch --size 224 --dtype f32 --json"
+        );
         assert!(results.speeds.is_empty(), "no step, no speed");
     }
 
