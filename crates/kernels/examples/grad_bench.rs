@@ -1,6 +1,6 @@
 //! How fast the gradients of ResNet-50's convolutions are computed and their weights packed, and what its norms read and
-//! write, for a batch of 16 in `f32`:
-//! `cargo run --release -p cardinal-kernels --example grad_bench -- [pack|norm|weight|data] [FILTER]`.
+//! write, for a batch of 16 in `f32` unless bf16 is named:
+//! `cargo run --release -p cardinal-kernels --example grad_bench -- [pack|norm|weight|weight-bf16|data] [FILTER]`.
 //!
 //! Times are the best of several runs; the totals count each layer as often as the network has it.
 
@@ -8,9 +8,9 @@
 #![allow(clippy::unwrap_used, reason = "a program for developers")]
 
 use cardinal_kernels::{
-    Activation, Conv, ConvSpec, DType, DataGrad, DataGradIo, Halo, Isa, Line, Map, NormApply, NormApplyIo,
-    NormGrad, NormGradIo, NormSource, NormStats, Pool, WeightGrad, WeightGradIo, Write, as_f32, as_f32_mut,
-    zeroed,
+    Activation, Bf16, Conv, ConvSpec, DType, DataGrad, DataGradIo, Element, Halo, Isa, Line, Map, NormApply,
+    NormApplyIo, NormGrad, NormGradIo, NormSource, NormStats, Pool, WeightGrad, WeightGradIo, Write, as_f32,
+    as_f32_mut, zeroed,
 };
 use std::time::Instant;
 
@@ -176,6 +176,22 @@ fn norm(isa: Isa, threads: usize) {
     }
 }
 
+/// Times one layer's weight gradient in a format.
+fn weight_grad<T: Element>(spec: &ConvSpec, isa: Isa, pool: &Pool) -> f64 {
+    let numbers = |count: usize| -> Vec<T> {
+        as_f32(&numbers(count))[..count].iter().map(|x| T::from_f32(*x)).collect()
+    };
+    let input = numbers(IMAGES * spec.input.image());
+    let grad = numbers(IMAGES * spec.output.image());
+    let mut weight = vec![0.0; spec.weights()];
+    let kernel = WeightGrad::new(spec, T::DTYPE, isa).unwrap();
+    let mut scratch = zeroed(kernel.scratch(pool.threads()));
+    best(|| {
+        let io = WeightGradIo { input: &input, grad: &grad, weight: &mut weight, scratch: &mut scratch };
+        kernel.run(pool, IMAGES, io).unwrap();
+    })
+}
+
 /// Times one gradient of every layer.
 fn time(what: &str, filter: &str, isa: Isa, threads: usize) {
     let pool = Pool::new(threads, true);
@@ -188,22 +204,14 @@ fn time(what: &str, filter: &str, isa: Isa, threads: usize) {
         if !name.contains(filter) {
             continue;
         }
-        let mut input = numbers(IMAGES * spec.input.image());
-        let grad = numbers(IMAGES * spec.output.image());
-        let mut weight = numbers(spec.weights());
         let seconds = if what == "weight" {
-            let kernel = WeightGrad::new(&spec, isa).unwrap();
-            let mut scratch = zeroed(kernel.scratch(threads));
-            best(|| {
-                let io = WeightGradIo {
-                    input: as_f32(&input),
-                    grad: as_f32(&grad),
-                    weight: as_f32_mut(&mut weight),
-                    scratch: &mut scratch,
-                };
-                kernel.run(&pool, IMAGES, io).unwrap();
-            })
+            weight_grad::<f32>(&spec, isa, &pool)
+        } else if what == "weight-bf16" {
+            weight_grad::<Bf16>(&spec, isa, &pool)
         } else {
+            let mut input = numbers(IMAGES * spec.input.image());
+            let grad = numbers(IMAGES * spec.output.image());
+            let weight = numbers(spec.weights());
             let weight = &as_f32(&weight)[..spec.weights()];
             let kernel = DataGrad::new(&spec, weight, DType::F32, isa, IMAGES, threads).unwrap();
             let mut scratch = zeroed(kernel.scratch(IMAGES, threads));
@@ -235,7 +243,7 @@ fn main() {
         if asked("norm") {
             norm(isa, threads);
         }
-        for what in ["weight", "data"].into_iter().filter(|what| asked(what)) {
+        for what in ["weight", "weight-bf16", "data"].into_iter().filter(|what| asked(what)) {
             time(what, filter, isa, threads);
         }
     }

@@ -6,6 +6,10 @@
 //!
 //! This is the only crate of the workspace with unsafe code. It knows no graph and no file.
 
+// The helpers that tests of this crate share with those in `tests/` name it as they do.
+#[cfg(test)]
+extern crate self as cardinal_kernels;
+
 mod activation;
 mod arena;
 mod attention;

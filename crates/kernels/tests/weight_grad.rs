@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stderr, reason = "levels that could not run are named")]
 
+mod common;
 mod windows;
 
 use cardinal_kernels::{
-    Bf16, ConvSpec, Element, Isa, KernelError, Level, Line, Pool, WeightGrad, WeightGradIo,
+    Bf16, ConvSpec, DType, Element, Isa, KernelError, Level, Line, Pool, WeightGrad, WeightGradIo,
 };
 use proptest::prelude::*;
 use windows::{Numbers, each_product, spec, specs};
@@ -30,7 +31,7 @@ fn run<T: Element>(
     input: &[T],
     grad: &[T],
 ) -> Vec<f32> {
-    let kernel = WeightGrad::new(spec, isa).unwrap();
+    let kernel = WeightGrad::new(spec, T::DTYPE, isa).unwrap();
     let pool = Pool::new(threads, false);
     let mut scratch = vec![Line::ZERO; kernel.scratch(threads)];
     let mut weight = vec![f32::NAN; spec.weights()];
@@ -83,7 +84,7 @@ fn check_norm<T: Element>(spec: &ConvSpec, images: usize, threads: usize, slope:
     });
     let pool = Pool::new(threads, false);
     for &isa in Isa::available() {
-        let kernel = WeightGrad::new(spec, isa).unwrap().with_input_norm(slope).unwrap();
+        let kernel = WeightGrad::new(spec, T::DTYPE, isa).unwrap().with_input_norm(slope).unwrap();
         let mut scratch = vec![Line::ZERO; kernel.scratch(threads)];
         let mut weight = vec![f32::NAN; spec.weights()];
         let io = WeightGradIo { input: &input, grad: &grad, weight: &mut weight, scratch: &mut scratch };
@@ -96,7 +97,7 @@ fn check_norm<T: Element>(spec: &ConvSpec, images: usize, threads: usize, slope:
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 100, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 100, ..common::cases(96) })]
 
     #[test]
     fn any_gradient_is_the_definition(spec in specs(), images in 1_usize..4, threads in 1_usize..5, seed: u64) {
@@ -106,7 +107,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 100, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 100, ..common::cases(64) })]
 
     #[test]
     fn a_norm_is_applied_on_the_way(
@@ -132,6 +133,7 @@ fn whole_layers() {
     ] {
         let spec = spec(size, channels, window, [padding; 2], 0);
         check::<f32>(&spec, 2, 2, 7);
+        check::<Bf16>(&spec, 2, 2, 7);
         check_norm::<f32>(&spec, 2, 2, 0.0, 7);
     }
 }
@@ -139,7 +141,7 @@ fn whole_layers() {
 #[test]
 fn what_does_not_fit_is_an_error() {
     let spec = spec([4, 4], [1, 3, 5], ([3; 2], [1; 2], [1; 2]), [1; 2], 0);
-    let kernel = WeightGrad::new(&spec, Isa::best()).unwrap();
+    let kernel = WeightGrad::new(&spec, DType::F32, Isa::best()).unwrap();
     let pool = Pool::new(1, false);
     let lengths = [spec.input.image(), spec.output.image(), spec.weights(), kernel.scratch(1)];
     for short in 0..4 {
@@ -152,8 +154,15 @@ fn what_does_not_fit_is_an_error() {
         };
         assert!(matches!(kernel.run(&pool, 1, io), Err(KernelError::Length { .. })), "{short}");
     }
+    let io = WeightGradIo {
+        input: &vec![Bf16(0); lengths[0]],
+        grad: &vec![Bf16(0); lengths[1]],
+        weight: &mut vec![0.0; lengths[2]],
+        scratch: &mut vec![Line::ZERO; lengths[3]],
+    };
+    assert!(matches!(kernel.run(&pool, 1, io), Err(KernelError::Spec { .. })), "another format");
     let wrong = ConvSpec { groups: 2, ..spec };
-    assert!(WeightGrad::new(&wrong, Isa::best()).is_err());
+    assert!(WeightGrad::new(&wrong, DType::F32, Isa::best()).is_err());
 }
 
 #[test]

@@ -243,11 +243,11 @@ impl Builder<'_> {
             }
             Gradient::ConvWeight(conv) => {
                 let spec = conv_spec(conv, self.tape.shape(node.outputs[0]), map(0), map(1));
-                return self.conv_weight(&spec, to(0)?).map_err(wrap);
+                return self.conv_weight(&spec, to(0)?, reads[0].dtype).map_err(wrap);
             }
             Gradient::LinearWeight => {
                 let spec = linear(self.tape.shape(node.outputs[0]), map(0), map(1));
-                return self.conv_weight(&spec, to(0)?).map_err(wrap);
+                return self.conv_weight(&spec, to(0)?, reads[0].dtype).map_err(wrap);
             }
             Gradient::Bias => Kernel::Bias { grad: k::BiasGrad::new(map(0), isa).map_err(wrap)?, to: to(0)? },
             Gradient::Norm { epsilon, slope, kept } => {
@@ -340,8 +340,9 @@ impl Builder<'_> {
         &self,
         spec: &k::ConvSpec,
         to: std::ops::Range<usize>,
+        dtype: DType,
     ) -> Result<(Kernel, usize, Option<String>), KernelError> {
-        let grad = k::WeightGrad::new(spec, self.target.isa)?;
+        let grad = k::WeightGrad::new(spec, dtype, self.target.isa)?;
         let label = format!("product {}", self.target.isa);
         Ok((Kernel::ConvWeight { grad: Box::new(grad), to }, spec.macs(), Some(label)))
     }

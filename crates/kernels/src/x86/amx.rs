@@ -78,6 +78,22 @@ pub(crate) trait Tiles: Default {
     unsafe fn dot<const C: u8, const A: u8, const B: u8>(&mut self);
     /// Copies the first `count <= 32` numbers of 16 bits, reading no further, and writes zeros up to 32.
     unsafe fn copy_padded(to: *mut u16, from: *const u16, count: usize);
+    /// Pairs the numbers of two rows, of which the first `counts` are read and the others count as zero. `WIDE`: 32 pairs,
+    /// 16 of them at `to` and 16 behind a tile ([`TILE`]); otherwise 16, at `to`. Pair `i` goes to [`paired`]`(i)`.
+    unsafe fn interleave<const WIDE: bool>(to: *mut u16, rows: [*const u16; 2], counts: [usize; 2]);
+    /// Writes 16 rows of 32 numbers: the columns of 32 rows of 16, which begin at `offsets`.
+    unsafe fn transpose(to: *mut u16, from: *const u16, offsets: &[usize; 32]);
+}
+
+/// Numbers of 16 bits in a whole tile.
+pub(crate) const TILE: usize = 512;
+
+/// Where [`Tiles::interleave`] puts a pair: what interleaving within each 16 bytes of a register gives, without a step that
+/// restores the order.
+#[inline(always)]
+pub(crate) fn paired(pair: usize, wide: bool) -> usize {
+    let half = if wide { 16 } else { 8 };
+    pair / 4 % 2 * half + pair / 8 * 4 + pair % 4
 }
 
 /// The processor's own tiles.
@@ -160,6 +176,69 @@ impl Tiles for Hardware {
         use core::arch::x86_64::{_mm512_maskz_loadu_epi16, _mm512_storeu_si512};
         let mask = ((1_u64 << count) - 1) as u32;
         unsafe { _mm512_storeu_si512(to.cast(), _mm512_maskz_loadu_epi16(mask, from.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn interleave<const WIDE: bool>(to: *mut u16, rows: [*const u16; 2], counts: [usize; 2]) {
+        use core::arch::x86_64::*;
+        unsafe {
+            let first = _mm512_maskz_loadu_epi16(((1_u64 << counts[0]) - 1) as u32, rows[0].cast());
+            let second = _mm512_maskz_loadu_epi16(((1_u64 << counts[1]) - 1) as u32, rows[1].cast());
+            let (low, high) = (_mm512_unpacklo_epi16(first, second), _mm512_unpackhi_epi16(first, second));
+            if WIDE {
+                _mm512_storeu_si512(to.cast(), low);
+                _mm512_storeu_si512(to.add(TILE).cast(), high);
+            } else {
+                _mm256_storeu_si256(to.cast(), _mm512_castsi512_si256(low));
+                _mm256_storeu_si256(to.add(16).cast(), _mm512_castsi512_si256(high));
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(to: *mut u16, from: *const u16, offsets: &[usize; 32]) {
+        unsafe {
+            transpose_eight(to, from, offsets);
+            transpose_eight(to.add(TILE / 2), from.add(8), offsets);
+        }
+    }
+}
+
+/// Half of [`Tiles::transpose`]: 8 columns. Each 16 bytes of a register hold 8 rows of a square of 8, so that three rounds
+/// within them are enough.
+///
+/// # Safety
+///
+/// 8 rows of `to` can be written and 8 numbers at each offset read; the processor has AVX-512 with BW.
+#[inline(always)]
+unsafe fn transpose_eight(to: *mut u16, from: *const u16, offsets: &[usize; 32]) {
+    use core::arch::x86_64::*;
+    // SAFETY: the same contract; no instruction here needs alignment.
+    unsafe {
+        let mut a = [_mm512_setzero_si512(); 8];
+        for i in 0..8 {
+            let row = _mm512_castsi128_si512(_mm_loadu_si128(from.add(offsets[i]).cast()));
+            let row = _mm512_inserti32x4::<1>(row, _mm_loadu_si128(from.add(offsets[8 + i]).cast()));
+            let row = _mm512_inserti32x4::<2>(row, _mm_loadu_si128(from.add(offsets[16 + i]).cast()));
+            a[i] = _mm512_inserti32x4::<3>(row, _mm_loadu_si128(from.add(offsets[24 + i]).cast()));
+        }
+        // Two rows of columns 0 to 3, then of 4 to 7.
+        let mut b = a;
+        for i in 0..4 {
+            b[2 * i] = _mm512_unpacklo_epi16(a[2 * i], a[2 * i + 1]);
+            b[2 * i + 1] = _mm512_unpackhi_epi16(a[2 * i], a[2 * i + 1]);
+        }
+        // Four rows of columns 0 and 1, 2 and 3, 4 and 5, 6 and 7.
+        for i in 0..2 {
+            a[4 * i] = _mm512_unpacklo_epi32(b[4 * i], b[4 * i + 2]);
+            a[4 * i + 1] = _mm512_unpackhi_epi32(b[4 * i], b[4 * i + 2]);
+            a[4 * i + 2] = _mm512_unpacklo_epi32(b[4 * i + 1], b[4 * i + 3]);
+            a[4 * i + 3] = _mm512_unpackhi_epi32(b[4 * i + 1], b[4 * i + 3]);
+        }
+        for i in 0..4 {
+            _mm512_storeu_si512(to.add(64 * i).cast(), _mm512_unpacklo_epi64(a[i], a[4 + i]));
+            _mm512_storeu_si512(to.add(64 * i + 32).cast(), _mm512_unpackhi_epi64(a[i], a[4 + i]));
+        }
     }
 }
 

@@ -20,10 +20,10 @@ mod epilogue;
 mod plan;
 mod share;
 #[cfg(test)]
-mod software;
+pub(super) mod software;
 mod steps;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod walk;
 
 use self::plan::Plan;

@@ -1,12 +1,12 @@
 //! Tiles in plain Rust, number for number what the instructions do, so that any machine can test the rest.
 
 use crate::simd::Kernel;
-use crate::x86::amx::{Shapes, Tiles};
+use crate::x86::amx::{Shapes, TILE, Tiles, paired};
 use crate::{Bf16, Isa};
 
 /// Eight registers and their shapes.
 #[derive(Default)]
-pub(super) struct Software {
+pub(in crate::conv) struct Software {
     tiles: [[[u32; 16]; 16]; 8],
     shapes: Option<Shapes>,
 }
@@ -106,6 +106,25 @@ impl Tiles for Software {
         for i in 0..32 {
             let value = if i < count { unsafe { from.add(i).read_unaligned() } } else { 0 };
             unsafe { to.add(i).write_unaligned(value) };
+        }
+    }
+
+    unsafe fn interleave<const WIDE: bool>(to: *mut u16, rows: [*const u16; 2], counts: [usize; 2]) {
+        for pair in 0..if WIDE { 32 } else { 16 } {
+            let column = paired(pair, WIDE);
+            let to = to.wrapping_add(column / 16 * TILE + column % 16 * 2);
+            for i in 0..2 {
+                let value = if pair < counts[i] { unsafe { rows[i].add(pair).read_unaligned() } } else { 0 };
+                unsafe { to.add(i).write_unaligned(value) };
+            }
+        }
+    }
+
+    unsafe fn transpose(to: *mut u16, from: *const u16, offsets: &[usize; 32]) {
+        for (row, offset) in offsets.iter().enumerate() {
+            for column in 0..16 {
+                unsafe { *to.add(column * 32 + row) = from.add(offset + column).read_unaligned() };
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../../../tests/common/mod.rs"]
-mod common;
+pub(in crate::conv) mod common;
 
 use super::plan::COPY_IMAGES;
 use super::software::{Software, pair};

@@ -10,29 +10,39 @@
 //!         for each tile:           dW[panel][tile][R][W] += dY[tile]ᵀ X[panel]       in registers
 //! ```
 //!
+//! For bf16 on a processor with tile registers, the pixels are packed as tiles and multiplied as they are (`amx.rs`).
+//! Everywhere else bf16 is widened as it is packed: also with `vdpbf16ps`, whose pairs of pixels would need another packing
+//! on both sides.
+//!
 //! Elements of a window that lie next to each other in memory (a row of taps with all channels) are one run, which is cut
 //! into panels; so a stem of three channels fills its vectors too. Each sum has one owner and a fixed order: the result
-//! does not depend on the number of threads. bf16 is widened as it is packed.
+//! does not depend on the number of threads.
 //!
-//! The input may be what came before a norm and its activation, which are then computed again as it is packed.
+//! The input may be what came before a norm and its activation, which are then computed again as it is packed, and
+//! multiplied as vectors of `f32` in either format.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
+mod call;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests;
 mod tile;
 mod unpack;
 mod work;
 
 use super::direct::window_runs;
-use super::taken::Taken;
 use super::{ConvSpec, LARGEST};
 use crate::error::at_least;
-use crate::work::{In, Out};
-use crate::{Element, Isa, KernelError, Line, Pool, as_f32_mut, share};
-use std::ops::Range;
+#[cfg(target_arch = "x86_64")]
+use crate::x86::amx::Hardware;
+use crate::{DType, Element, Isa, KernelError, Level, Line, Pool};
+use call::Vectors;
 use tile::{Ask, Shape};
-use work::{Items, PackGrads};
 
 const NAME: &str = "weight gradient";
 
-/// Pixels of a block: a panel and a tile of them fit the first cache (16 and 6 KiB on AVX2).
+/// Pixels of a block: a panel and a tile of them fit the first cache (16 and 6 KiB on AVX2, 16 KiB each
+/// on AMX).
 const BLOCK: usize = 256;
 
 /// Bytes of packed gradients of a stretch, and the most blocks of one. With more of them the workers meet less often.
@@ -42,21 +52,75 @@ const BLOCKS: usize = 16;
 /// Tiles of packed gradients that share the second cache with a panel: 6 KiB each on AVX2.
 const CACHED_TILES: usize = 48;
 
-/// Numbers behind a packed tile: vectors are written whole, and an odd number of lines from one tile to the next spreads
+/// Bytes behind a packed tile: vectors are written whole, and an odd number of lines from one tile to the next spreads
 /// them over the sets of the cache.
-const SLACK: usize = 16;
+const SLACK: usize = Line::BYTES;
+
+/// What sums up the pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Product {
+    /// Vectors of `f32`.
+    Vectors,
+    /// Tiles of bf16.
+    #[cfg(target_arch = "x86_64")]
+    Tiles,
+}
+
+impl Product {
+    /// The fastest one.
+    fn of(dtype: DType, isa: Isa, norm: bool) -> Self {
+        // What a norm gives would have to be rounded again.
+        let tiles = dtype == DType::Bf16 && isa.level() == Level::Amx && !norm;
+        match tiles {
+            #[cfg(target_arch = "x86_64")]
+            true => Self::Tiles,
+            _ => Self::Vectors,
+        }
+    }
+
+    /// Bytes of a packed number.
+    fn bytes(self) -> usize {
+        match self {
+            Self::Vectors => size_of::<f32>(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Tiles => DType::Bf16.bytes(),
+        }
+    }
+
+    /// Pixels that are packed and multiplied together.
+    fn step(self) -> usize {
+        match self {
+            Self::Vectors => 1,
+            #[cfg(target_arch = "x86_64")]
+            Self::Tiles => amx::STEP,
+        }
+    }
+
+    /// The most tiles of a chunk.
+    fn cached_tiles(self) -> usize {
+        match self {
+            Self::Vectors => CACHED_TILES,
+            #[cfg(target_arch = "x86_64")]
+            Self::Tiles => amx::CACHED_TILES,
+        }
+    }
+}
 
 /// The gradient of a convolution's weight.
 #[derive(Debug)]
 pub struct WeightGrad {
     spec: ConvSpec,
+    dtype: DType,
     isa: Isa,
+    product: Product,
     shape: Shape,
     panels: Vec<Panel>,
     /// Panels of the same input channels, which are written to the weight together.
     sets: Vec<Vec<usize>>,
     /// Tiles of the outputs of one group.
     tiles: usize,
+    /// Parts of each stretch with sums of their own.
+    parts: usize,
     /// The slope of the activation that the input is read through.
     norm: Option<f32>,
 }
@@ -94,22 +158,24 @@ struct Layout {
     starts: usize,
     places: usize,
     grads: usize,
-    /// Each worker's panel.
+    /// Each worker's memory: a panel and, `partial` lines behind its start, the sums of tile products.
     panels: usize,
-    panel: usize,
+    partial: usize,
+    worker: usize,
     sums: usize,
     end: usize,
 }
 
 impl WeightGrad {
-    /// For the convolution `spec`, whose epilogue does not matter: its gradient is taken before this.
+    /// For the convolution `spec`, whose epilogue does not matter: its gradient is taken before this. Feature maps are in
+    /// `dtype`; denormals of bf16 may count as zero.
     ///
     /// # Errors
     ///
     /// The description is inconsistent.
-    pub fn new(spec: &ConvSpec, isa: Isa) -> Result<Self, KernelError> {
+    pub fn new(spec: &ConvSpec, dtype: DType, isa: Isa) -> Result<Self, KernelError> {
         spec.check()?;
-        Self::build(spec, isa, None)
+        Self::build(spec, dtype, isa, None, Product::of(dtype, isa, false))
     }
 
     /// The same with an input `z` of which the convolution read `leaky(z * scale + shift)` (slope 1 is no activation, 0
@@ -122,15 +188,32 @@ impl WeightGrad {
         if !(0.0..=1.0).contains(&slope) {
             return Err(KernelError::spec(NAME, format!("a slope of {slope}, not from 0 to 1")));
         }
-        Self::build(&self.spec, self.isa, Some(slope))
+        let product = Product::of(self.dtype, self.isa, true);
+        Self::build(&self.spec, self.dtype, self.isa, Some(slope), product)
     }
 
-    fn build(spec: &ConvSpec, isa: Isa, norm: Option<f32>) -> Result<Self, KernelError> {
-        // SAFETY: this kernel promises nothing.
-        let shape = unsafe { isa.call(Ask) };
+    fn build(
+        spec: &ConvSpec,
+        dtype: DType,
+        isa: Isa,
+        norm: Option<f32>,
+        product: Product,
+    ) -> Result<Self, KernelError> {
+        let shape = match product {
+            // SAFETY: this kernel promises nothing.
+            Product::Vectors => unsafe { isa.call(Ask) },
+            #[cfg(target_arch = "x86_64")]
+            Product::Tiles => amx::shape(spec),
+        };
         let panels = panels(spec, shape, norm.is_some());
         let tiles = spec.group_outputs().div_ceil(shape.rows);
-        let this = Self { spec: spec.clone(), isa, shape, sets: unpack::sets(&panels), panels, tiles, norm };
+        let parts = match product {
+            Product::Vectors => 1,
+            #[cfg(target_arch = "x86_64")]
+            Product::Tiles => amx::parts(panels.len() * tiles),
+        };
+        let sets = unpack::sets(&panels);
+        let this = Self { spec: spec.clone(), dtype, isa, product, shape, sets, panels, tiles, parts, norm };
         if this.layout(1).end >= LARGEST / Line::BYTES {
             return Err(KernelError::spec(NAME, "a size is too large"));
         }
@@ -150,21 +233,29 @@ impl WeightGrad {
     }
 
     fn layout(&self, threads: usize) -> Layout {
-        let floats = |count: usize| Line::count(count * size_of::<f32>());
         let pixels = self.blocks() * BLOCK;
+        let (number, float) = (self.product.bytes(), size_of::<f32>());
         let starts = threads;
         let places = starts + Line::count(pixels * size_of::<usize>());
         let grads = places + Line::count(pixels * size_of::<[i32; 2]>());
-        let panels = grads + floats(self.blocks() * self.grad_block());
-        let panel = floats(BLOCK * self.shape.width);
-        let sums = panels + threads * panel;
-        let end = sums + floats(self.panels.len() * self.panel_sums());
-        Layout { taken: 0, starts, places, grads, panels, panel, sums, end }
+        let panels = grads + Line::count(self.blocks() * self.grad_block() * number);
+        let partial = Line::count(BLOCK * self.shape.width * number);
+        let worker = match self.product {
+            Product::Vectors => partial,
+            #[cfg(target_arch = "x86_64")]
+            Product::Tiles => {
+                let tiles = self.tiles.min(self.product.cached_tiles());
+                partial + Line::count(tiles * self.tile_sums() * float)
+            }
+        };
+        let sums = panels + threads * worker;
+        let end = sums + Line::count(self.parts * self.part_sums() * float);
+        Layout { taken: 0, starts, places, grads, panels, partial, worker, sums, end }
     }
 
     /// The most blocks of a stretch.
     fn blocks(&self) -> usize {
-        (STRETCH / size_of::<f32>() / self.grad_block()).clamp(1, BLOCKS)
+        (STRETCH / self.product.bytes() / self.grad_block()).clamp(1, BLOCKS)
     }
 
     /// Numbers of a block of packed gradients, and of one tile.
@@ -173,19 +264,27 @@ impl WeightGrad {
     }
 
     fn grad_tile(&self) -> usize {
-        BLOCK * self.shape.rows + SLACK
+        BLOCK * self.shape.rows + SLACK / self.product.bytes()
     }
 
-    /// Sums of one panel.
+    /// Sums of one tile of a panel, of a panel, and of a part.
+    fn tile_sums(&self) -> usize {
+        self.shape.rows * self.shape.width
+    }
+
     fn panel_sums(&self) -> usize {
-        self.tiles * self.shape.rows * self.shape.width
+        self.tiles * self.tile_sums()
+    }
+
+    fn part_sums(&self) -> usize {
+        self.panels.len() * self.panel_sums()
     }
 
     /// Computes the gradient from `images` images.
     ///
     /// # Errors
     ///
-    /// A slice is too short, or the kernel was built for a norm.
+    /// A slice is too short, or the kernel was built for a norm or for another format.
     pub fn run<T: Element>(
         &self,
         pool: &Pool,
@@ -195,14 +294,14 @@ impl WeightGrad {
         if self.norm.is_some() {
             return Err(KernelError::spec(NAME, "the norm's scale and shift are missing"));
         }
-        self.gradient(pool, images, [&[]; 2], io)
+        self.run_checked(pool, images, [&[]; 2], io)
     }
 
     /// The same through a norm with this scale and shift, one number for each input channel.
     ///
     /// # Errors
     ///
-    /// A slice is too short, or the kernel was built without a norm.
+    /// A slice is too short, or the kernel was built without a norm or for another format.
     pub fn run_with_norm<T: Element>(
         &self,
         pool: &Pool,
@@ -216,106 +315,34 @@ impl WeightGrad {
         for (operand, values) in ["scale", "shift"].into_iter().zip(norm) {
             at_least(NAME, operand, values.len(), self.spec.input.c)?;
         }
-        self.gradient(pool, images, norm, io)
+        self.run_checked(pool, images, norm, io)
     }
 
     /// Either of them; the norm's numbers were checked.
-    fn gradient<T: Element>(
+    fn run_checked<T: Element>(
         &self,
         pool: &Pool,
         images: usize,
         norm: [&[f32]; 2],
         io: WeightGradIo<'_, T>,
     ) -> Result<(), KernelError> {
-        let WeightGradIo { input, grad, weight, scratch } = io;
-        let threads = pool.threads();
-        at_least(NAME, "input", input.len(), images.saturating_mul(self.spec.input.image()))?;
-        at_least(NAME, "gradient", grad.len(), images.saturating_mul(self.spec.output.image()))?;
-        at_least(NAME, "weight", weight.len(), self.spec.weights())?;
-        at_least(NAME, "scratch", scratch.len(), self.scratch(threads))?;
-        let layout = self.layout(threads);
-        let pixels = images * self.spec.output.h * self.spec.output.w;
-        if pixels == 0 {
-            weight[..self.spec.weights()].fill(0.0);
-            return Ok(());
+        if T::DTYPE != self.dtype {
+            let (built, called) = (self.dtype.name(), T::DTYPE.name());
+            return Err(KernelError::spec(NAME, format!("built for {built}, called with {called}")));
         }
-        let (norm, input, grad) = (norm.map(In::new), In::new(input), In::new(grad));
-        let base = Out::new(scratch);
-        let stretches = pixels.div_ceil(self.blocks() * BLOCK);
-        for index in 0..stretches {
-            let stretch = Stretch::new(share(pixels, stretches, index));
-            pool.run(|worker| {
-                let own = share(stretch.len(), threads, worker);
-                // SAFETY: the slices were checked to hold every pixel, and each worker packs its own pixels.
-                unsafe {
-                    self.isa.call(PackGrads {
-                        plan: self,
-                        stretch: &stretch,
-                        own,
-                        grad: grad.at(0),
-                        starts: base.at(layout.starts).cast(),
-                        places: base.at(layout.places).cast(),
-                        to: base.at(layout.grads).cast(),
-                    });
-                }
-            });
-            // SAFETY: there is a line for each worker.
-            let taken = unsafe { Taken::new(base.at(layout.taken), threads) };
-            let chunks = self.chunks(threads);
-            pool.run(|worker| {
-                for owner in (0..threads).map(|step| (worker + step) % threads) {
-                    // SAFETY: the slices were checked to hold every window, and each item has its own sums.
-                    unsafe {
-                        self.isa.call(Items {
-                            plan: self,
-                            stretch: &stretch,
-                            chunks,
-                            own: share(self.panels.len() * chunks, threads, owner),
-                            taken: (taken, owner),
-                            input: input.at(0),
-                            norm: norm.map(|values| values.at(0)),
-                            starts: base.at(layout.starts).cast(),
-                            places: base.at(layout.places).cast(),
-                            grads: base.at(layout.grads).cast(),
-                            panel: base.at(layout.panels + worker * layout.panel).cast(),
-                            sums: base.at(layout.sums).cast(),
-                            add: index > 0,
-                        });
-                    }
-                }
-            });
+        match self.product {
+            Product::Vectors => self.gradient::<T, Vectors>(pool, images, norm, io),
+            #[cfg(target_arch = "x86_64")]
+            Product::Tiles => self.gradient::<T, amx::OnTiles<Hardware>>(pool, images, norm, io),
         }
-        self.unpack(pool, as_f32_mut(&mut scratch[layout.sums..layout.end]), weight);
-        Ok(())
     }
 
     /// Into how many chunks the tiles are cut: enough items for the workers, each with tiles enough to be worth packing the
     /// panel, and no more than the second cache holds.
     fn chunks(&self, threads: usize) -> usize {
-        let shared = (4 * threads).div_ceil(self.panels.len()).min(self.tiles.div_ceil(4)).max(1);
-        shared.max(self.tiles.div_ceil(CACHED_TILES))
-    }
-}
-
-/// The pixels between two meetings of the workers, in blocks of equal size.
-struct Stretch {
-    pixels: Range<usize>,
-    blocks: usize,
-}
-
-impl Stretch {
-    fn new(pixels: Range<usize>) -> Self {
-        let blocks = pixels.len().div_ceil(BLOCK);
-        Self { pixels, blocks }
-    }
-
-    fn len(&self) -> usize {
-        self.pixels.len()
-    }
-
-    /// The pixels of a block, from the stretch's first one.
-    fn block(&self, block: usize) -> Range<usize> {
-        share(self.len(), self.blocks, block)
+        let items = self.panels.len() * self.parts;
+        let shared = (4 * threads).div_ceil(items).min(self.tiles.div_ceil(4)).max(1);
+        shared.max(self.tiles.div_ceil(self.product.cached_tiles()))
     }
 }
 

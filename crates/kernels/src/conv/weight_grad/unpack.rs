@@ -1,6 +1,6 @@
-//! The sums in the order of the weight.
+//! The sums of all parts in the order of the weight.
 
-use super::{Panel, WeightGrad};
+use super::{Panel, Product, WeightGrad};
 use crate::Pool;
 use crate::work::Out;
 
@@ -13,6 +13,16 @@ pub(super) fn sets(panels: &[Panel]) -> Vec<Vec<usize>> {
 }
 
 impl WeightGrad {
+    /// The place of a panel's element among the sums of an output.
+    #[inline(always)]
+    fn column(&self, panel: &Panel, element: usize) -> usize {
+        match self.product {
+            Product::Vectors => element,
+            #[cfg(target_arch = "x86_64")]
+            Product::Tiles => super::amx::column(panel, element),
+        }
+    }
+
     /// Writes the sums to the weight.
     pub(super) fn unpack(&self, pool: &Pool, sums: &[f32], weight: &mut [f32]) {
         let (inputs, outputs) = (self.spec.group_inputs(), self.spec.group_outputs());
@@ -23,18 +33,24 @@ impl WeightGrad {
             for o in 0..outputs {
                 for &index in &self.sets[set] {
                     let panel = &self.panels[index];
-                    let mut from = &sums[index * self.panel_sums() + o * width..][..panel.width];
+                    let row = index * self.panel_sums() + o * width;
+                    let mut element = 0;
                     let filters = (panel.group * outputs + o) * inputs * taps;
                     let (mut channel, [y, mut x]) = (panel.channel, panel.tap);
-                    while !from.is_empty() {
-                        let (here, rest) = from.split_at((inputs - channel).min(from.len()));
+                    while element < panel.width {
+                        let here = (inputs - channel).min(panel.width - element);
                         let at = filters + channel * taps + y * columns + x;
-                        for (i, sum) in here.iter().enumerate() {
+                        for i in 0..here {
+                            let from = row + self.column(panel, element + i);
+                            let mut sum = sums[from];
+                            for part in 1..self.parts {
+                                sum += sums[part * self.part_sums() + from];
+                            }
                             // SAFETY: it is one of the weights, and no other panel's.
-                            unsafe { *weight.at(at + i * taps) = *sum };
+                            unsafe { *weight.at(at + i * taps) = sum };
                         }
                         // A run of several taps goes on with the next one.
-                        (from, channel, x) = (rest, 0, x + 1);
+                        (element, channel, x) = (element + here, 0, x + 1);
                     }
                 }
             }

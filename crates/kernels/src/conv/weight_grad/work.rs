@@ -1,11 +1,64 @@
 //! What a worker does: packs gradients, then takes panels and multiplies them.
 
+use super::call::Stretch;
 use super::tile::{Tile, rows, vectors};
-use super::{BLOCK, ConvSpec, Panel, Stretch, WeightGrad};
+use super::{BLOCK, ConvSpec, Panel, WeightGrad};
 use crate::conv::taken::Taken;
 use crate::simd::{Kernel, Simd};
-use crate::{Activation, Element};
+use crate::{Activation, Element, Map};
 use std::ops::Range;
+
+/// A pixel of the output, on the way through all images.
+#[derive(Clone, Copy)]
+pub(super) struct Pixel {
+    image: usize,
+    y: usize,
+    x: usize,
+}
+
+impl Pixel {
+    /// Pixel number `index`.
+    #[inline(always)]
+    pub(super) fn new(output: &Map, index: usize) -> Self {
+        let (row, x) = (index / output.w, index % output.w);
+        Self { image: row / output.h, y: row % output.h, x }
+    }
+
+    /// On to the next one.
+    #[inline(always)]
+    pub(super) fn advance(&mut self, output: &Map) {
+        self.x += 1;
+        if self.x == output.w {
+            (self.x, self.y) = (0, self.y + 1);
+            if self.y == output.h {
+                (self.y, self.image) = (0, self.image + 1);
+            }
+        }
+    }
+
+    /// Where it is in the output images.
+    #[inline(always)]
+    pub(super) fn at(&self, output: &Map) -> usize {
+        self.image * output.image() + output.at(self.y as isize, self.x as isize)
+    }
+
+    /// Where its window begins in the input images: the first ones start in the halo, which is at least as wide as the
+    /// padding.
+    #[inline(always)]
+    pub(super) fn window(&self, spec: &ConvSpec) -> usize {
+        let ConvSpec { input, stride, padding, .. } = spec;
+        self.image * input.image()
+            + (self.y * stride[0] + input.halo.top - padding[0]) * input.row()
+            + (self.x * stride[1] + input.halo.left - padding[1]) * input.c
+    }
+
+    /// The row and the column of the map where its window begins.
+    #[inline(always)]
+    fn place(&self, spec: &ConvSpec) -> [i32; 2] {
+        let place = [self.y * spec.stride[0], self.x * spec.stride[1]];
+        [place[0] as i32 - spec.padding[0] as i32, place[1] as i32 - spec.padding[1] as i32]
+    }
+}
 
 /// Packs the gradients of some pixels as `[block][tile][pixel][R]`, and notes where their windows are. What stands behind
 /// the last output of a group does not matter: its sums are not read.
@@ -26,39 +79,24 @@ impl<T: Element> Kernel for PackGrads<'_, T> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let Self { plan, stretch, own, grad, starts, places, to } = self;
-        let ConvSpec { input, output, stride, padding, .. } = &plan.spec;
+        let output = &plan.spec.output;
         if own.is_empty() {
             return;
         }
-        let pixel = stretch.pixels.start + own.start;
-        let (row, mut x) = (pixel / output.w, pixel % output.w);
-        let (mut image, mut y) = (row / output.h, row % output.h);
+        let mut at = Pixel::new(output, stretch.pixels.start + own.start);
         for block in 0..stretch.blocks {
             let all = stretch.block(block);
             for pixel in all.start.max(own.start)..all.end.min(own.end) {
-                // The first window starts in the halo, which is at least as wide as the padding.
-                let start = image * input.image()
-                    + (y * stride[0] + input.halo.top - padding[0]) * input.row()
-                    + (x * stride[1] + input.halo.left - padding[1]) * input.c;
-                let place = [y * stride[0], x * stride[1]];
-                let place = [0, 1].map(|axis| place[axis] as i32 - padding[axis] as i32);
-                let from = image * output.image() + output.at(y as isize, x as isize);
                 // SAFETY: the tables and the packed gradients hold every pixel of a stretch, and the gradient this one.
                 unsafe {
-                    *starts.add(pixel) = start;
-                    *places.add(pixel) = place;
+                    *starts.add(pixel) = at.window(&plan.spec);
+                    *places.add(pixel) = at.place(&plan.spec);
                     let to = to.add(block * plan.grad_block() + (pixel - all.start) * rows::<S>());
                     let reach = const { rows::<S>().next_multiple_of(S::LANES) };
                     let shared = (own.end - pixel) * rows::<S>() < reach && own.end < all.end;
-                    pixel_tiles::<S, T>(plan, grad.add(from), to, shared);
+                    pixel_tiles::<S, T>(plan, grad.add(at.at(output)), to, shared);
                 }
-                x += 1;
-                if x == output.w {
-                    (x, y) = (0, y + 1);
-                    if y == output.h {
-                        (y, image) = (0, image + 1);
-                    }
-                }
+                at.advance(output);
             }
         }
     }
@@ -245,7 +283,7 @@ impl<T: Element> Items<'_, T> {
     unsafe fn multiply<S: Simd, const V: usize>(&self, panel: usize, block: usize, tiles: Range<usize>) {
         let plan = self.plan;
         let group = plan.panels[panel].group;
-        let size = plan.shape.rows * plan.shape.width;
+        let size = plan.tile_sums();
         let pixels = self.stretch.block(block).len().min(BLOCK);
         let add = self.add || block > 0;
         for tile in tiles {
