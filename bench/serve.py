@@ -71,20 +71,24 @@ class Server:
 
     def saturate(self, connections, seconds):
         """Requests answered in a second, after a quarter of the time for warming up."""
-        stop, counts = time.perf_counter() + 1.25 * seconds, []
-        begin = stop - seconds
+        begin = time.perf_counter() + seconds / 4
+        stop, times = begin + seconds, []
 
         def work():
-            connection, count = self.connect(), 0
+            connection = self.connect()
             while time.perf_counter() < stop:
                 connection.ask()
-                count += begin <= time.perf_counter() < stop
-            counts.append(count)
+                times.append(time.perf_counter())
 
         threads = [threading.Thread(target=work) for _ in range(connections)]
         [thread.start() for thread in threads]
         [thread.join() for thread in threads]
-        return sum(counts) / seconds
+        times = sorted(at for at in times if begin <= at < stop)
+        # Answers come in batches: from the end of one of the first to the end of one of the last.
+        gap = lambda index: times[index + 1] - times[index]
+        first = max(range(min(connections, len(times) // 2)), key=gap)
+        last = max(range(max(len(times) - connections, len(times) // 2) - 1, len(times) - 1), key=gap)
+        return (last - first) / (times[last] - times[first])
 
     def single(self, seconds):
         """Latencies of one request at a time."""
@@ -148,6 +152,7 @@ def main():
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--delay-ms", type=float, default=2.0)
     parser.add_argument("--seconds", type=float, default=6.0, help="for each measurement")
+    parser.add_argument("--samples", type=int, default=200, help="requests at half load, at least")
     parser.add_argument("--rounds", type=int, default=2, help="of saturation beside bench")
     parser.add_argument("--json", metavar="FILE", help="write the figures to a file too")
     parser.add_argument("serve", nargs="*", help="more flags for the server, after --")
@@ -166,8 +171,10 @@ def main():
         server.single(1)
         single = server.single(arguments.seconds)
         half = max(http) / 2
-        even = server.open_loop(half, 1.5 * arguments.seconds, poisson=False)
-        random_times = server.open_loop(half, 1.5 * arguments.seconds, poisson=True)
+        # Of fewer than a few hundred, the 99th in a hundred is but the slowest.
+        long = max(1.5 * arguments.seconds, arguments.samples / half)
+        even = server.open_loop(half, long, poisson=False)
+        random_times = server.open_loop(half, long, poisson=True)
         server.close()
     median = statistics.median(single)
     bound = 2 * median + arguments.delay_ms / 1e3
