@@ -83,7 +83,7 @@ fn results_come_as_text_json_and_csv_from_files_folders_patterns_and_standard_in
     assert!(text.starts_with(photo) && text.contains(" %  "), "{text}");
     let list = parse(&run(&["--json", "--topk", "2", "assets"]));
     let files: Vec<&str> = list.as_array().unwrap().iter().map(|o| o["file"].as_str().unwrap()).collect();
-    assert_eq!(files, ["assets/chelsea.jpg", "assets/coffee.jpg", "assets/rocket.jpg"]);
+    assert_eq!(files, ["assets/chelsea.jpg", "assets/coffee.jpg", "assets/letters.png", "assets/rocket.jpg"]);
     assert_eq!(list[0]["predictions"].as_array().unwrap().len(), 2);
     let csv = run(&["--csv", "-k", "1", "assets/c*.jpg"]);
     assert_eq!(csv.lines().next(), Some("file,rank,class,name,probability"));
