@@ -214,7 +214,7 @@ fn wrong_choices_are_refused() {
     );
     refused(&[&results], &["--machine", "ZX"], &["--machine 'ZX': the results are of A processor"]);
     refused(&[&results], &["--dtype", "bf16"], &["nothing to show", "bf16 on A processor"]);
-    refused(&[], &["--run", "resnext51"], &["unknown model 'resnext51'", "resnext50_32x4d"]);
+    refused(&[], &["--run", "resnest51d"], &["unknown model 'resnest51d'", "resnest50d"]);
     refused(&[], &["--run", "zzz*"], &["no model matches 'zzz*'"]);
     refused(&[&results], &["--seconds", "0", "--run", "resnet50"], &["--seconds must be above 0"]);
 }

@@ -123,7 +123,8 @@ mod tests {
         assert!(queue.wait(2, hour));
         assert_eq!(queue.take(2).len(), 2);
         assert!(queue.wait(2, Duration::from_millis(1)));
-        assert_eq!((queue.take(2).len(), slots.available_permits()), (1, 8));
+        let taken = queue.take(2).len();
+        assert_eq!((taken, slots.available_permits()), (1, 8));
         queue.close();
         assert!(!queue.wait(2, hour));
     }

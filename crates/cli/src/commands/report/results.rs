@@ -140,12 +140,13 @@ impl Results {
         let batch = count(row, &key("batch_size")).with_context(|| format!("{model} has no batch size"))?;
         let size = count(row, &key("img_size")).with_context(|| format!("{model} has no image size"))?;
         let dtype = text(row, "dtype").unwrap_or_else(|| "f32".into());
+        let is_largest = row.get("max_batch").and_then(Value::as_bool) == Some(true);
         let rebuilt = || {
             let train = if task == Task::Training { "--train " } else { "" };
-            let is_largest = row.get("max_batch").and_then(Value::as_bool) == Some(true);
+            let batch = if is_largest { "--max-batch".into() } else { format!("--batch {batch}") };
             let threads = count(row, "threads").map_or_else(String::new, |n| format!(" --threads {n}"));
             format!(
-                "cardinal bench {train}--model {model} --batch {batch} --size {size} --dtype {dtype}{threads} --json"
+                "cardinal bench {train}--model {model} {batch} --size {size} --dtype {dtype}{threads} --json"
             )
         };
         let origin = Rc::new(Origin {
@@ -154,7 +155,7 @@ impl Results {
             date: date.into(),
             file: file.into(),
         });
-        if row.get("max_batch").and_then(Value::as_bool) == Some(true) {
+        if is_largest {
             let limit = number(row, "memory_limit_mib").map(|mib| format!("{:.1} GiB", mib / 1024.0));
             self.largest.push(Largest {
                 model: model.clone(),
