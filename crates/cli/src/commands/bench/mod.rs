@@ -48,9 +48,7 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        if !(self.seconds > 0.0 && self.seconds <= 86_400.0) {
-            return Err(Usage("--seconds must be above 0 and at most a day".into()).into());
-        }
+        check_seconds(self.seconds)?;
         let chosen = matching(&self.model)?;
         if self.training.train {
             self.train(&chosen)?;
@@ -59,6 +57,14 @@ impl Args {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Refuses a time that nothing can be measured for.
+pub(super) fn check_seconds(seconds: f64) -> anyhow::Result<()> {
+    if seconds > 0.0 && seconds <= 86_400.0 {
+        return Ok(());
+    }
+    Err(Usage("--seconds must be above 0 and at most a day".into()).into())
 }
 
 /// The networks that names and wildcards stand for.

@@ -1,6 +1,7 @@
 //! A contact sheet: some images of each class in one SVG file that needs no other.
 
 use cardinal_data::{Dataset, Decoder, Interpolation, RgbImage, resize};
+use cardinal_train::report::svg::base64;
 use std::fmt::Write;
 
 /// The side of an image's cell, in pixels; the gap between cells; the width of the names.
@@ -96,20 +97,6 @@ fn png(image: &RgbImage) -> anyhow::Result<Vec<u8>> {
     writer.write_image_data(image.pixels())?;
     writer.finish()?;
     Ok(bytes)
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let value = group.iter().fold(0_usize, |value, byte| value << 8 | usize::from(*byte))
-            << (8 * (3 - group.len()));
-        for digit in 0..4 {
-            let known = digit <= group.len();
-            text.push(if known { char::from(DIGITS[value >> (18 - 6 * digit) & 63]) } else { '=' });
-        }
-    }
-    text
 }
 
 fn shortened(name: &str) -> String {

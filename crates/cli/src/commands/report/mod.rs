@@ -8,7 +8,7 @@ mod published;
 mod results;
 mod tables;
 
-use super::bench::matching;
+use super::bench::{check_seconds, matching};
 use crate::exit::Usage;
 use crate::output::write_file;
 use anyhow::Context;
@@ -70,9 +70,7 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        if !(self.seconds > 0.0 && self.seconds <= 86_400.0) {
-            return Err(Usage("--seconds must be above 0 and at most a day".into()).into());
-        }
+        check_seconds(self.seconds)?;
         let models = matching(&self.run)?;
         let mut results = Results::default();
         for path in &self.results {

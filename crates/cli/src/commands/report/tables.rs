@@ -61,6 +61,20 @@ impl Cell {
             .and_then(|speed| Some((value(speed)?, Rc::clone(&speed.origin))))
             .map_or_else(Self::default, |(text, origin)| Self { text, origin: Some(origin) })
     }
+
+    /// A measured speed divided by that of the table's first row.
+    fn ratio(speed: Option<&Speed>, first: Option<&Speed>) -> Self {
+        Self::measured(speed, |speed| first.map(|first| ratio(Some(speed.rate), Some(first.rate))))
+    }
+
+    fn gmacs(speed: Option<&Speed>) -> Self {
+        Self::measured(speed, |speed| speed.gmacs.map(|gmacs| format!("{gmacs:.2}")))
+    }
+
+    /// In millions.
+    fn params(speed: Option<&Speed>) -> Self {
+        Self::measured(speed, |speed| speed.params.map(|params| format!("{params:.1}")))
+    }
 }
 
 /// A speed divided by that of the table's first row, as `0.95x`.
@@ -106,14 +120,14 @@ fn tresnet_design(results: &Results) -> Table {
             Cell::published(Some(train)),
             Cell::text(ratio(Some(train), Some(DESIGN[0].3[0]))),
             Cell::rate(ours_train),
-            Cell::measured(ours_train, |s| base_train.map(|base| ratio(Some(s.rate), Some(base.rate)))),
+            Cell::ratio(ours_train, base_train),
             Cell::published(Some(infer)),
             Cell::text(ratio(Some(infer), Some(DESIGN[0].3[1]))),
             Cell::rate(ours),
-            Cell::measured(ours, |s| base.map(|base| ratio(Some(s.rate), Some(base.rate)))),
+            Cell::ratio(ours, base),
             Cell::percent(top1),
             Cell::published(Some(flops)),
-            Cell::measured(ours, |s| s.gmacs.map(|gmacs| format!("{gmacs:.2}"))),
+            Cell::gmacs(ours),
         ];
         Row { label, model: Some(model), cells }
     });
@@ -154,10 +168,10 @@ fn tresnet_models(results: &Results) -> Table {
         let cells = vec![
             Cell::published(Some(train)),
             Cell::rate(ours_train),
-            Cell::measured(ours_train, |s| base_train.map(|base| ratio(Some(s.rate), Some(base.rate)))),
+            Cell::ratio(ours_train, base_train),
             Cell::published(Some(infer)),
             Cell::rate(ours),
-            Cell::measured(ours, |s| base.map(|base| ratio(Some(s.rate), Some(base.rate)))),
+            Cell::ratio(ours, base),
             Cell::published(Some(batch)),
             Cell::largest(results.largest(model)),
             Cell::percent(top1),
@@ -201,8 +215,8 @@ fn tresnet_ablation(results: &Results) -> Table {
             Cell::published(Some(infer)),
             Cell::text(ratio(Some(infer), Some(ABLATION[0].2[1]))),
             Cell::rate(ours),
-            Cell::measured(ours, |s| base.map(|base| ratio(Some(s.rate), Some(base.rate)))),
-            Cell::measured(ours, |s| s.gmacs.map(|gmacs| format!("{gmacs:.2}"))),
+            Cell::ratio(ours, base),
+            Cell::gmacs(ours),
         ];
         Row { label, model: Some(model), cells }
     });
@@ -237,11 +251,11 @@ fn resnest_improvements(results: &Results) -> Table {
         let ours = results.fastest(model, 224, Task::Inference);
         let cells = vec![
             Cell::published(Some(params)),
-            Cell::measured(ours, |s| s.params.map(|params| format!("{params:.1}"))),
+            Cell::params(ours),
             Cell::published(Some(flops)),
-            Cell::measured(ours, |s| s.gmacs.map(|gmacs| format!("{gmacs:.2}"))),
+            Cell::gmacs(ours),
             Cell::rate(ours),
-            Cell::measured(ours, |s| base.map(|base| ratio(Some(s.rate), Some(base.rate)))),
+            Cell::ratio(ours, base),
             Cell::percent(top1),
         ];
         Row { label, model: Some(model), cells }
@@ -278,13 +292,13 @@ fn resnest_radix(results: &Results) -> Table {
         let ours = results.fastest(model, 224, Task::Inference);
         let cells = vec![
             Cell::published(Some(params)),
-            Cell::measured(ours, |s| s.params.map(|params| format!("{params:.1}"))),
+            Cell::params(ours),
             Cell::published(Some(flops)),
-            Cell::measured(ours, |s| s.gmacs.map(|gmacs| format!("{gmacs:.2}"))),
+            Cell::gmacs(ours),
             Cell::published(Some(infer)),
             Cell::text(ratio(Some(infer), Some(RADIX[0].2[2]))),
             Cell::rate(ours),
-            Cell::measured(ours, |s| base.map(|base| ratio(Some(s.rate), Some(base.rate)))),
+            Cell::ratio(ours, base),
             Cell::percent(top1),
         ];
         Row { label, model: Some(model), cells }
@@ -335,12 +349,12 @@ fn resnest_comparison(results: &Results) -> Table {
         let ours = of(model, size);
         let cells = vec![
             Cell::published(Some(params)),
-            Cell::measured(ours, |s| s.params.map(|params| format!("{params:.1}"))),
+            Cell::params(ours),
             Cell::text(size.map_or_else(String::new, |size| size.to_string())),
             Cell::published(infer),
             Cell::text(ratio(infer, COMPARISON[0].4)),
             Cell::rate(ours),
-            Cell::measured(ours, |s| base.map(|base| ratio(Some(s.rate), Some(base.rate)))),
+            Cell::ratio(ours, base),
             Cell::percent(top1),
         ];
         Row { label, model, cells }

@@ -127,24 +127,10 @@ fn write_all(lines: &Receiver<Option<String>>, dropped: &AtomicU64) {
 fn timestamp(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    let (year, month, day) = date(days);
+    let (year, month, day) = crate::machine::civil(days);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     let milliseconds = since.subsec_millis();
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milliseconds:03}Z")
-}
-
-/// Year, month and day, `days` after 1 January 1970. Years are counted from 1 March, so that leap days come last.
-fn date(days: u64) -> (u64, u64, u64) {
-    // Days since 1 March of year 0, in eras of 400 years.
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    // Months of 31, 30, 31, 30, 31 days, from March.
-    let month = (5 * day + 2) / 153;
-    let first = (153 * month + 2) / 5;
-    let january_on = u64::from(month >= 10);
-    (400 * era + year + january_on, (month + 2) % 12 + 1, day - first + 1)
 }
 
 #[cfg(test)]
