@@ -31,8 +31,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     choice: Choice,
     /// Side of the square input in pixels [default: the weights']; repeatable: several sizes share one file
-    #[arg(short, long, value_name = "PIXELS", visible_alias = "img-size")]
-    size: Vec<usize>,
+    #[arg(short, long, value_name = "PIXELS", visible_alias = "img-size", value_parser = clap::value_parser!(u16).range(1..=8192))]
+    size: Vec<u16>,
     /// Images at a time that memory is planned for
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
     batch: u16,
@@ -69,7 +69,11 @@ impl Args {
             return Err(Usage("--path eager compiles nothing".into()).into());
         }
         let loaded = self.choice.load()?;
-        let sizes = if self.size.is_empty() { vec![loaded.preprocessing.size] } else { self.size.clone() };
+        let sizes = if self.size.is_empty() {
+            vec![loaded.preprocessing.size]
+        } else {
+            self.size.iter().copied().map(usize::from).collect()
+        };
         let mut results = Vec::new();
         for size in sizes {
             let start = Instant::now();

@@ -24,8 +24,8 @@ pub(crate) struct Args {
     #[arg(value_name = "MODEL|FILE")]
     subject: String,
     /// Side of the square input in pixels [default: the network's]
-    #[arg(long, value_name = "PIXELS")]
-    img_size: Option<usize>,
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..=8192))]
+    img_size: Option<u16>,
     /// Classes [default: the file's, or 1000]
     #[arg(long, value_name = "N")]
     num_classes: Option<usize>,
@@ -58,7 +58,7 @@ impl Args {
     ) -> anyhow::Result<ExitCode> {
         let classes = self.num_classes.unwrap_or(options.num_classes);
         let options = options.with_num_classes(classes);
-        let summary = summarize(variant, &options, [self.img_size.unwrap_or(variant.size); 2])?;
+        let summary = summarize(variant, &options, [self.img_size.map_or(variant.size, usize::from); 2])?;
         let mut out = stdout().lock();
         if self.json {
             let mut object = as_json(variant, &options, &summary);

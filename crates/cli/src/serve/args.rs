@@ -67,7 +67,7 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "checkpoint")]
     untrained: bool,
     /// Side of the square input in pixels [default: the weights', or the file's first]
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..=8192))]
     img_size: Option<u16>,
     /// Address to listen on; 0.0.0.0 or :: for all of the machine's
     #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]

@@ -49,7 +49,7 @@ impl Args {
     }
 
     fn measure(&self, variant: &'static Variant, batch: usize) -> anyhow::Result<Measured> {
-        let size = self.size.unwrap_or(variant.size);
+        let size = self.size.map_or(variant.size, usize::from);
         let summary = summarize(variant, &ModelOptions::new(), [size; 2])?;
         machine::reset_peak_memory();
         let device = Device::flex();

@@ -29,8 +29,8 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "N", default_values_t = [1], value_parser = clap::value_parser!(u16).range(1..=4096))]
     batch: Vec<u16>,
     /// Side of the square input in pixels [default: the network's]
-    #[arg(short, long, value_name = "PIXELS", visible_alias = "img-size")]
-    size: Option<usize>,
+    #[arg(short, long, value_name = "PIXELS", visible_alias = "img-size", value_parser = clap::value_parser!(u16).range(1..=8192))]
+    size: Option<u16>,
     /// How long to measure each
     #[arg(long, value_name = "S", default_value_t = 5.0)]
     seconds: f64,

@@ -75,7 +75,7 @@ impl Args {
 
     /// Measures one network at one batch size, or at the largest that fits.
     fn measure_training(&self, variant: &'static Variant, batch: Option<usize>) -> anyhow::Result<Trained> {
-        let size = self.size.unwrap_or(variant.size);
+        let size = self.size.map_or(variant.size, usize::from);
         let params = summarize(variant, &ModelOptions::new(), [size; 2])?.params;
         // Nothing of the network before counts.
         trim_heap();

@@ -37,8 +37,8 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
     batch: u16,
     /// Side of the square input in pixels [default: the network's]
-    #[arg(short, long, value_name = "PIXELS", visible_alias = "img-size")]
-    size: Option<usize>,
+    #[arg(short, long, value_name = "PIXELS", visible_alias = "img-size", value_parser = clap::value_parser!(u16).range(1..=8192))]
+    size: Option<u16>,
     /// Runs, of which each step's median counts [default: 20, in training 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     runs: Option<u32>,
@@ -70,7 +70,7 @@ impl Args {
             return Err(Usage("only --path compiled has steps to time".into()).into());
         }
         let variant = registry::find(&self.model)?;
-        let size = self.size.unwrap_or(variant.size);
+        let size = self.size.map_or(variant.size, usize::from);
         if self.train {
             self.train(variant, size)?;
         } else {

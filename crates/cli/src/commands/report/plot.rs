@@ -18,7 +18,9 @@ const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 520.0;
 const LEFT: f64 = 56.0;
 const RIGHT: f64 = 20.0;
+/// Above the plot area: title, subtitle and one line of the legend.
 const TOP: f64 = 84.0;
+const LEGEND_LINE: f64 = 18.0;
 const BOTTOM: f64 = 52.0;
 const COLOURS: usize = 9;
 /// A letter's width and a line's height, near enough.
@@ -58,8 +60,10 @@ impl Plot {
         let points = || self.families.iter().flat_map(|family| &family.points);
         let xs = LogAxis::over(points().map(|point| point.x));
         let ys = Axis::over(points().map(|point| point.y));
+        let legend = self.legend();
+        let top = TOP + legend.last().map_or(0.0, |place| place[1]);
         let column = |x: f64| LEFT + xs.share(x) * (WIDTH - LEFT - RIGHT);
-        let row = |y: f64| HEIGHT - BOTTOM - ys.share(y) * (HEIGHT - TOP - BOTTOM);
+        let row = |y: f64| HEIGHT - BOTTOM - ys.share(y) * (HEIGHT - top - BOTTOM);
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"plot\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" \
              role=\"img\" aria-label=\"{}\">",
@@ -92,7 +96,7 @@ impl Plot {
             let at = column(tick);
             let _ = write!(
                 svg,
-                "<path class=\"grid\" d=\"M{at:.1} {TOP}V{:.0}\"/><text class=\"middle soft\" x=\"{at:.1}\" y=\"{:.0}\">{}</text>",
+                "<path class=\"grid\" d=\"M{at:.1} {top}V{:.0}\"/><text class=\"middle soft\" x=\"{at:.1}\" y=\"{:.0}\">{}</text>",
                 HEIGHT - BOTTOM,
                 HEIGHT - BOTTOM + 18.0,
                 number(tick)
@@ -105,22 +109,37 @@ impl Plot {
             HEIGHT - 12.0,
             escape(&self.x),
             LEFT,
-            TOP - 8.0,
+            top - 8.0,
             escape(&self.y)
         );
-        self.draw_families(&mut svg, &column, &row);
+        self.draw_lines(&mut svg, &legend, &column, &row);
+        self.draw_marks(&mut svg, top, &column, &row);
         svg + "</svg>"
     }
 
-    fn draw_families(&self, svg: &mut String, column: &dyn Fn(f64) -> f64, row: &dyn Fn(f64) -> f64) {
-        let mut legend = LEFT;
-        let mut labels = Labels::default();
+    /// Where each family's entry begins: its column, and how far below the first line of the legend.
+    fn legend(&self) -> Vec<[f64; 2]> {
+        let (mut x, mut down) = (LEFT, 0.0);
+        let mut places = Vec::with_capacity(self.families.len());
         for family in &self.families {
-            for point in &family.points {
-                labels.keep_free(column(point.x), row(point.y));
+            let width = 32.0 + LETTER * family.name.chars().count() as f64;
+            if x > LEFT && x + width > WIDTH {
+                (x, down) = (LEFT, down + LEGEND_LINE);
             }
+            places.push([x, down]);
+            x += width;
         }
-        for (place, family) in self.families.iter().enumerate() {
+        places
+    }
+
+    fn draw_lines(
+        &self,
+        svg: &mut String,
+        legend: &[[f64; 2]],
+        column: &dyn Fn(f64) -> f64,
+        row: &dyn Fn(f64) -> f64,
+    ) {
+        for (place, (family, [x, down])) in self.families.iter().zip(legend).enumerate() {
             let colour = format!("var(--c{})", place % COLOURS);
             let mut sorted: Vec<&Point> = family.points.iter().collect();
             sorted.sort_by(|a, b| a.x.total_cmp(&b.x));
@@ -132,12 +151,19 @@ impl Plot {
             let _ = write!(svg, "<path class=\"line\" style=\"stroke:{colour}\" d=\"{}\"/>", path.concat());
             let _ = write!(
                 svg,
-                "{}<text x=\"{:.0}\" y=\"60\">{}</text>",
-                marker(place, [legend + 6.0, 56.0], &colour, true),
-                legend + 16.0,
+                "{}<text x=\"{:.0}\" y=\"{:.0}\">{}</text>",
+                marker(place, [x + 6.0, 56.0 + down], &colour, true),
+                x + 16.0,
+                60.0 + down,
                 escape(&family.name)
             );
-            legend += 32.0 + LETTER * family.name.chars().count() as f64;
+        }
+    }
+
+    fn draw_marks(&self, svg: &mut String, top: f64, column: &dyn Fn(f64) -> f64, row: &dyn Fn(f64) -> f64) {
+        let mut labels = Labels { top, taken: Vec::new() };
+        for point in self.families.iter().flat_map(|family| &family.points) {
+            labels.keep_free(column(point.x), row(point.y));
         }
         for (place, family) in self.families.iter().enumerate() {
             let colour = format!("var(--c{})", place % COLOURS);
@@ -170,14 +196,17 @@ fn marker(place: usize, [x, y]: [f64; 2], colour: &str, filled: bool) -> String 
     }
 }
 
-/// Rectangles that are taken: left, top, right, bottom.
-#[derive(Default)]
-struct Labels(Vec<[f64; 4]>);
+struct Labels {
+    /// Where the plot area begins.
+    top: f64,
+    /// Rectangles that are taken: left, top, right, bottom.
+    taken: Vec<[f64; 4]>,
+}
 
 impl Labels {
     /// Keeps labels off a mark.
     fn keep_free(&mut self, x: f64, y: f64) {
-        self.0.push([x - 6.0, y - 6.0, x + 6.0, y + 6.0]);
+        self.taken.push([x - 6.0, y - 6.0, x + 6.0, y + 6.0]);
     }
 
     /// Where the label of the mark at (x, y) begins, if there is room beside it; its facts are in its title anyway.
@@ -197,11 +226,11 @@ impl Labels {
         ];
         let free = |&(x, y): &(f64, f64)| {
             let [l, t, r, b] = [x, y - LINE + 2.0, x + width, y + 2.0];
-            let inside = l > LEFT && r < WIDTH - 2.0 && t > TOP && b < HEIGHT - BOTTOM + 2.0;
-            inside && !self.0.iter().any(|o| l < o[2] && r > o[0] && t < o[3] && b > o[1])
+            let inside = l > LEFT && r < WIDTH - 2.0 && t > self.top && b < HEIGHT - BOTTOM + 2.0;
+            inside && !self.taken.iter().any(|o| l < o[2] && r > o[0] && t < o[3] && b > o[1])
         };
         let (x, y) = candidates.into_iter().find(free)?;
-        self.0.push([x, y - LINE + 2.0, x + width, y + 2.0]);
+        self.taken.push([x, y - LINE + 2.0, x + width, y + 2.0]);
         Some((x, y))
     }
 }
@@ -248,11 +277,11 @@ mod tests {
 
     #[test]
     fn labels_keep_off_each_other_and_off_marks() {
-        let mut labels = Labels::default();
+        let mut labels = Labels { top: TOP, taken: Vec::new() };
         for i in 0..40 {
             labels.keep_free(300.0 + f64::from(i % 8) * 14.0, 200.0 + f64::from(i / 8) * 10.0);
         }
-        let marks = labels.0.len();
+        let marks = labels.taken.len();
         let placed = (0..40)
             .filter(|i| {
                 labels
@@ -261,10 +290,35 @@ mod tests {
             })
             .count();
         assert!(placed > 0);
-        for (i, a) in labels.0.iter().enumerate().skip(marks) {
-            for b in labels.0.iter().take(i) {
+        for (i, a) in labels.taken.iter().enumerate().skip(marks) {
+            for b in labels.taken.iter().take(i) {
                 assert!(a[0] >= b[2] || a[2] <= b[0] || a[1] >= b[3] || a[3] <= b[1], "{a:?} {b:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_long_legend_takes_another_line() {
+        let family = |name: &str| Family { name: name.into(), points: Vec::new() };
+        let names = [
+            "ResNeSt",
+            "EfficientNet",
+            "a family with a rather long name",
+            "another family with a long name",
+        ];
+        let families: Vec<Family> = names.iter().chain(&names).map(|name| family(name)).collect();
+        let plot = Plot {
+            title: String::new(),
+            subtitle: String::new(),
+            x: String::new(),
+            y: String::new(),
+            families,
+        };
+        let places = plot.legend();
+        for ([x, _], family) in places.iter().zip(&plot.families) {
+            assert!(x + 16.0 + LETTER * family.name.len() as f64 <= WIDTH, "{} at {x}", family.name);
+        }
+        assert_eq!(places[0], [LEFT, 0.0]);
+        assert_eq!(places.last().unwrap()[1], LEGEND_LINE);
     }
 }
