@@ -1,8 +1,9 @@
 //! Text for people: aligned tables and numbers that read well.
 
 use anyhow::Context;
-use std::io::{self, Write};
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
 
 /// A column's side.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -60,13 +61,50 @@ pub(crate) fn csv_field(text: &str) -> String {
 
 /// Writes to a temporary name in the same folder, then renames: a file of that name is whole or not there.
 pub(crate) fn write_file(path: &Path, content: &[u8]) -> anyhow::Result<()> {
-    let temporary = path.with_extension(format!("{}.partial", std::process::id()));
-    let result = std::fs::write(&temporary, content).and_then(|()| std::fs::rename(&temporary, path));
-    if result.is_err() {
-        // The error is what matters; the leftover may not even exist.
-        let _ = std::fs::remove_file(&temporary);
+    let mut file = PartialFile::create(path)?;
+    file.write(content)?;
+    file.finish()
+}
+
+/// A file that grows under a temporary name in the folder of its own; dropped before [`PartialFile::finish`], it is gone.
+pub(crate) struct PartialFile {
+    file: BufWriter<File>,
+    temporary: PathBuf,
+    path: PathBuf,
+    finished: bool,
+}
+
+impl PartialFile {
+    pub(crate) fn create(path: &Path) -> anyhow::Result<Self> {
+        let temporary = path.with_extension(format!("{}.partial", std::process::id()));
+        let file = File::create(&temporary).with_context(|| path.display().to_string())?;
+        Ok(Self { file: BufWriter::new(file), temporary, path: path.into(), finished: false })
     }
-    result.with_context(|| path.display().to_string())
+
+    pub(crate) fn write(&mut self, content: &[u8]) -> anyhow::Result<()> {
+        self.file.write_all(content).with_context(|| self.path.display().to_string())
+    }
+
+    /// The name that it gets.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives the file its name.
+    pub(crate) fn finish(mut self) -> anyhow::Result<()> {
+        let result = self.file.flush().and_then(|()| std::fs::rename(&self.temporary, &self.path));
+        self.finished = result.is_ok();
+        result.with_context(|| self.path.display().to_string())
+    }
+}
+
+impl Drop for PartialFile {
+    fn drop(&mut self) {
+        if !self.finished {
+            // What went wrong is told already; the leftover may not even exist.
+            let _ = std::fs::remove_file(&self.temporary);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -85,5 +123,26 @@ mod tests {
     fn csv_fields_with_commas_and_quotes_are_quoted() {
         assert_eq!(csv_field("tabby"), "tabby");
         assert_eq!(csv_field("tabby, \"tabby\" cat"), "\"tabby, \"\"tabby\"\" cat\"");
+    }
+
+    #[test]
+    fn a_file_is_whole_or_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("page.html");
+        let names = || {
+            let entries = std::fs::read_dir(folder.path()).unwrap();
+            entries.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>()
+        };
+        let mut file = PartialFile::create(&path).unwrap();
+        file.write(b"half").unwrap();
+        assert_ne!(names(), ["page.html"]);
+        drop(file);
+        assert!(names().is_empty());
+        let mut file = PartialFile::create(&path).unwrap();
+        file.write(b"who").unwrap();
+        file.write(b"le").unwrap();
+        file.finish().unwrap();
+        assert_eq!(names(), ["page.html"]);
+        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
     }
 }

@@ -3,6 +3,7 @@
 mod attention;
 mod canvas;
 mod choice;
+mod files;
 mod network;
 mod overlay;
 mod page;
@@ -13,18 +14,17 @@ use crate::classes;
 use crate::compute::{Compute, Path as Way};
 use crate::exit::{SomeFailed, Usage};
 use crate::network::{Choice, Loaded};
-use crate::output::write_file;
 use crate::progress;
 use anyhow::Context;
 use attention::Unit;
 use cardinal_data::{DataError, Preprocess, RgbImage, Source, expand_sources};
+use files::{Files, Target};
 use network::{Explainer, Map, Method};
 use overlay::{Crop, Heat, overlay, shown};
 use serde_json::{Value, json};
-use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io::{Write, stderr, stdout};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 const EXAMPLES: &str = "\
@@ -91,19 +91,29 @@ struct Explanation {
     crop: Crop,
     map: Map,
     attention: Vec<Unit>,
-    /// The picture at the size in which it is shown, and how many of its pixels one of the original's is.
+}
+
+/// What is drawn of an explanation.
+struct Picture {
+    /// The picture at the size in which it is shown.
     shown: RgbImage,
-    factor: f64,
+    /// What the network saw of it.
+    crop: Crop,
     /// The map over it, `[height, width, 3]`.
     overlay: Vec<u8>,
 }
 
-impl Explanation {
-    /// The crop in the shown picture.
-    fn shown_crop(&self) -> Crop {
-        self.crop.scaled(self.factor)
+impl Picture {
+    fn new(image: &RgbImage, explanation: &Explanation) -> anyhow::Result<Self> {
+        let (shown, factor) = shown(image)?;
+        let crop = explanation.crop.scaled(factor);
+        let Map { rows, columns, values, .. } = &explanation.map;
+        let overlay = overlay(&shown, &crop, &Heat { rows: *rows, columns: *columns, values });
+        Ok(Self { shown, crop, overlay })
     }
+}
 
+impl Explanation {
     fn title(&self) -> String {
         let likeliest = self.outcome.predictions.first();
         let answer = likeliest.map_or_else(String::new, |prediction| {
@@ -149,14 +159,6 @@ struct Settings<'a> {
     multi_label: bool,
 }
 
-/// What to write.
-enum Target {
-    Nothing,
-    Folder(PathBuf),
-    Png(PathBuf),
-    Page(PathBuf),
-}
-
 impl Args {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         self.preparation.check()?;
@@ -170,7 +172,7 @@ impl Args {
         }
         let names = self.class_file.as_deref().map(read_names).transpose()?;
         let sources = expand_sources(&self.images);
-        let target = self.target(sources.len())?;
+        let target = Target::new(self.output.as_deref(), self.json, sources.len())?;
         if sources.iter().all(Result::is_err) {
             return self.finish(&[], sources.into_iter().filter_map(Result::err).collect());
         }
@@ -182,6 +184,7 @@ impl Args {
         let (options, size) = (self.compute.options(1)?, [3, height as usize, width as usize]);
         let mut explainer = Explainer::new(network, size, self.method, self.layer.as_deref(), &options)?;
         let settings = Settings { preprocess: &preprocess, names: &names, class, multi_label };
+        let mut files = Files::new(target, &preprocessing.model, self.method);
         let bar = progress::items(sources.len(), "images");
         let (mut explanations, mut failures) = (Vec::new(), Vec::new());
         for source in sources {
@@ -189,6 +192,7 @@ impl Args {
                 Ok((file, image)) => {
                     let explanation = self.explain(&mut explainer, &settings, file.clone(), &image);
                     let explanation = explanation.with_context(|| file)?;
+                    files.add(&explanation, &image)?;
                     explanations.push(explanation);
                 }
                 Err(error) => failures.push(error),
@@ -196,7 +200,7 @@ impl Args {
             bar.inc(1);
         }
         bar.finish_and_clear();
-        let written = self.write(&target, &preprocessing.model, &explanations)?;
+        let written = files.finish()?;
         if !self.json {
             self.say(&explanations, &written)?;
         }
@@ -220,9 +224,6 @@ impl Args {
         let class = class.or(likeliest).context("the network has no classes")?;
         let map = explainer.map(&input, class)?;
         let crop = Crop::of(preprocess, image.width(), image.height())?;
-        let (shown, factor) = shown(image)?;
-        let heat = Heat { rows: map.rows, columns: map.columns, values: &map.values };
-        let overlay = overlay(&shown, &crop.scaled(factor), &heat);
         Ok(Explanation {
             outcome,
             class,
@@ -235,90 +236,7 @@ impl Args {
             crop,
             map,
             attention,
-            shown,
-            factor,
-            overlay,
         })
-    }
-
-    /// What `--output` asks for, by its extension.
-    fn target(&self, pictures: usize) -> anyhow::Result<Target> {
-        let Some(path) = &self.output else {
-            let folder = Target::Folder("explained".into());
-            return Ok(if self.json { Target::Nothing } else { folder });
-        };
-        let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_lowercase);
-        match extension.as_deref() {
-            Some("png") if pictures == 1 => Ok(Target::Png(path.clone())),
-            Some("png") => {
-                let text = format!(
-                    "{} can hold one picture, not {pictures}: give a folder or a .html file",
-                    path.display()
-                );
-                Err(Usage(text).into())
-            }
-            Some("html" | "htm") => Ok(Target::Page(path.clone())),
-            Some(other @ ("jpg" | "jpeg" | "webp" | "gif" | "svg" | "pdf" | "json")) => {
-                let text = format!("--output writes .png, .html or a folder, not .{other}");
-                Err(Usage(text).into())
-            }
-            _ if path.is_file() => {
-                Err(Usage(format!("{} is a file; --output needs a folder, .png or .html", path.display()))
-                    .into())
-            }
-            _ => Ok(Target::Folder(path.clone())),
-        }
-    }
-
-    /// Writes what was asked for; the files.
-    fn write(
-        &self,
-        target: &Target,
-        model: &str,
-        explanations: &[Explanation],
-    ) -> anyhow::Result<Vec<PathBuf>> {
-        if explanations.is_empty() {
-            return Ok(Vec::new());
-        }
-        let page = |path: &Path| {
-            let title = format!("{model} explained");
-            let what = match self.method {
-                Method::Cam => {
-                    "Class-activation maps: what each place of the last feature map adds to the class's logit."
-                }
-                Method::Gradcam => {
-                    "Grad-CAM: the feature map, its channels weighted by the mean gradient of the class's logit."
-                }
-            };
-            let how = "Negative evidence is not shown; each map is scaled to its own largest value.";
-            let html = page::draw(&title, &[what.into(), how.into()], explanations)?;
-            write_file(path, html.as_bytes())
-        };
-        match target {
-            Target::Nothing => Ok(Vec::new()),
-            Target::Png(path) => {
-                write_file(path, &sheet::draw(&explanations[0])?)?;
-                Ok(vec![path.clone()])
-            }
-            Target::Page(path) => {
-                page(path)?;
-                Ok(vec![path.clone()])
-            }
-            Target::Folder(folder) => {
-                std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-                let mut written = Vec::new();
-                let mut taken = HashSet::new();
-                for explanation in explanations {
-                    let path = folder.join(file_name(&explanation.outcome.file, &mut taken));
-                    write_file(&path, &sheet::draw(explanation)?)?;
-                    written.push(path);
-                }
-                let index = folder.join("index.html");
-                page(&index)?;
-                written.push(index);
-                Ok(written)
-            }
-        }
     }
 
     fn say(&self, explanations: &[Explanation], written: &[PathBuf]) -> anyhow::Result<()> {
@@ -361,30 +279,5 @@ impl Args {
                 Err(SomeFailed { failed, total: failed + explanations.len() }.into())
             }
         }
-    }
-}
-
-/// A name for the explanation of `file` that is not taken: `photo.png`, `photo-2.png`.
-fn file_name(file: &str, taken: &mut HashSet<String>) -> String {
-    let stem = Path::new(file).file_stem().map_or_else(|| "picture".into(), |stem| stem.to_string_lossy());
-    let stem = if stem == "-" { "stdin".into() } else { stem };
-    let mut name = format!("{stem}.png");
-    let mut number = 1;
-    while !taken.insert(name.to_lowercase()) {
-        number += 1;
-        name = format!("{stem}-{number}.png");
-    }
-    name
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pictures_of_one_name_get_files_of_their_own() {
-        let mut taken = HashSet::new();
-        let names = ["a/cat.jpg", "b/cat.png", "c/CAT.jpg", "-"].map(|file| file_name(file, &mut taken));
-        assert_eq!(names, ["cat.png", "cat-2.png", "CAT-3.png", "stdin.png"]);
     }
 }

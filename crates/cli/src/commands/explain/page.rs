@@ -1,9 +1,9 @@
 //! All explanations as one page: no script, no other file, light and dark.
 
-use super::Explanation;
 use super::attention::{BINS, Unit, caption, columns};
 use super::canvas::png;
 use super::overlay::viridis;
+use super::{Explanation, Picture};
 use cardinal_train::report::svg::{base64, escape};
 use std::fmt::Write;
 
@@ -22,8 +22,8 @@ td:nth-child(2){text-align:right;white-space:nowrap;font-variant-numeric:tabular
 .track{display:block;background:var(--faint);border-radius:2px}td small{display:block}\
 svg text{font:12px system-ui,sans-serif;fill:var(--soft)}svg .empty{fill:var(--faint)}.scroll{overflow-x:auto}";
 
-/// The page. `title` says which network explains, `notes` how.
-pub(super) fn draw(title: &str, notes: &[String], explanations: &[Explanation]) -> anyhow::Result<String> {
+/// The page's beginning. `title` says which network explains, `notes` how.
+pub(super) fn head(title: &str, notes: &[&str]) -> String {
     let title = escape(title);
     let mut html = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
@@ -33,12 +33,11 @@ pub(super) fn draw(title: &str, notes: &[String], explanations: &[Explanation]) 
         let _ = write!(html, "<p class=\"soft\">{}</p>", escape(note));
     }
     let _ = write!(html, "<p class=\"soft\">{}</p>", key());
-    for explanation in explanations {
-        section(&mut html, explanation)?;
-    }
-    html += "</body></html>\n";
-    Ok(html)
+    html
 }
+
+/// The page's end.
+pub(super) const END: &str = "</body></html>\n";
 
 /// What the colours mean.
 fn key() -> String {
@@ -53,25 +52,27 @@ fn key() -> String {
     )
 }
 
-fn section(html: &mut String, explanation: &Explanation) -> anyhow::Result<()> {
-    let (width, height) = (explanation.shown.width(), explanation.shown.height());
-    let picture = |pixels: &[u8], text: &str| -> anyhow::Result<String> {
+/// One picture's part of the page.
+pub(super) fn section(explanation: &Explanation, picture: &Picture) -> anyhow::Result<String> {
+    let mut html = String::new();
+    let (width, height) = (picture.shown.width(), picture.shown.height());
+    let image = |pixels: &[u8], text: &str| -> anyhow::Result<String> {
         let data = base64(&png(pixels, width as usize, height as usize)?);
         let text = escape(text);
         Ok(format!(
             "<img width=\"{width}\" height=\"{height}\" alt=\"{text}\" src=\"data:image/png;base64,{data}\">"
         ))
     };
-    let crop = explanation.shown_crop();
+    let crop = &picture.crop;
     let _ = write!(
-        html,
+        &mut html,
         "<section><h2>{}</h2><div class=\"row\"><figure><div class=\"seen\">{}\
          <svg viewBox=\"0 0 {width} {height}\" aria-hidden=\"true\"><rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" \
          height=\"{:.1}\" fill=\"none\" stroke=\"#000\" stroke-width=\"4\" stroke-opacity=\".5\"/><rect x=\"{:.1}\" \
          y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"none\" stroke=\"#fff\" stroke-width=\"2\"/></svg></div>\
          <figcaption>what the network saw is framed</figcaption></figure><figure>{}<figcaption>{}</figcaption></figure>",
         escape(&explanation.outcome.file),
-        picture(explanation.shown.pixels(), "the picture")?,
+        image(picture.shown.pixels(), "the picture")?,
         crop.x,
         crop.y,
         crop.width,
@@ -80,31 +81,31 @@ fn section(html: &mut String, explanation: &Explanation) -> anyhow::Result<()> {
         crop.y,
         crop.width,
         crop.height,
-        picture(&explanation.overlay, &explanation.subtitle())?,
+        image(&picture.overlay, &explanation.subtitle())?,
         escape(&explanation.subtitle()),
     );
-    *html += "<table><caption class=\"soft\">likeliest classes</caption>";
+    html += "<table><caption class=\"soft\">likeliest classes</caption>";
     for prediction in &explanation.outcome.predictions {
         let percent = prediction.probability * 100.0;
         let chosen = if prediction.class == explanation.class { " class=\"chosen\"" } else { "" };
         let _ = write!(
-            html,
+            &mut html,
             "<tr{chosen}><td>{}<span class=\"track\"><span class=\"bar\" style=\"width:{percent:.2}%\"></span></span></td>\
              <td>{percent:.1} %</td></tr>",
             escape(&prediction.name)
         );
     }
-    *html += "</table></div>";
+    html += "</table></div>";
     if !explanation.attention.is_empty() {
         let _ = write!(
-            html,
+            &mut html,
             "<p class=\"soft\">{}</p><div class=\"scroll\">{}</div>",
             escape(&caption(&explanation.attention)),
             attention(&explanation.attention)
         );
     }
-    *html += "</section>";
-    Ok(())
+    html += "</section>";
+    Ok(html)
 }
 
 /// The chart of the attention: a column of boxes for each block, from weight 0 at the bottom to 1 at the top.

@@ -1,10 +1,10 @@
 //! One picture explained, as a PNG: the picture with the crop's frame, the overlay, the classes as bars, and what the
 //! attention chose.
 
-use super::Explanation;
 use super::attention::{BINS, Column, Unit, caption, columns};
 use super::canvas::{Canvas, LINE, fitted, text_width};
 use super::overlay::viridis;
+use super::{Explanation, Picture};
 
 const INK: [u8; 3] = [27, 31, 36];
 const SOFT: [u8; 3] = [87, 96, 106];
@@ -17,8 +17,8 @@ const BARS: usize = 300;
 const BOX: [usize; 2] = [10, 6];
 
 /// Draws it.
-pub(super) fn draw(explanation: &Explanation) -> anyhow::Result<Vec<u8>> {
-    let shown = &explanation.shown;
+pub(super) fn draw(explanation: &Explanation, picture: &Picture) -> anyhow::Result<Vec<u8>> {
+    let Picture { shown, crop, overlay } = picture;
     let (width, height) = (shown.width() as usize, shown.height() as usize);
     let attention = &explanation.attention;
     let chart = if attention.is_empty() { 0 } else { GAP + 2 * LINE + BINS * BOX[1] + LINE };
@@ -31,14 +31,13 @@ pub(super) fn draw(explanation: &Explanation) -> anyhow::Result<Vec<u8>> {
     let title = fitted(&explanation.title(), total - 2 * GAP);
     canvas.text([GAP, GAP], &title, INK);
     canvas.picture([GAP, top], shown.pixels(), width);
-    let crop = explanation.shown_crop();
     let edge = |offset: usize, length: f64, most: usize| {
         offset as i64 + (length.round() as i64).clamp(0, most as i64)
     };
     let (left, right) = (edge(GAP, crop.x, width), edge(GAP, crop.x + crop.width, width));
     let (upper, lower) = (edge(top, crop.y, height), edge(top, crop.y + crop.height, height));
     canvas.frame([left, upper, right - left, lower - upper], [255; 3]);
-    canvas.picture([2 * GAP + width, top], &explanation.overlay, width);
+    canvas.picture([2 * GAP + width, top], overlay, width);
     let below = top + height + 2;
     canvas.text([GAP, below], &fitted("what the network saw is framed", width), SOFT);
     canvas.text([2 * GAP + width, below], &fitted(&explanation.subtitle(), width), SOFT);
