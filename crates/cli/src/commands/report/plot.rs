@@ -252,10 +252,14 @@ impl LogAxis {
         (value / self.low).ln() / (self.high / self.low).ln()
     }
 
-    /// 1, 2 and 5 times the powers of ten that lie on it; of very long axes, the powers alone.
+    /// 1, 2 and 5 times the powers of ten that lie on it; of very long axes the powers alone, of short ones more.
     fn ticks(&self) -> Vec<f64> {
         let powers = self.low.log10().floor() as i32..=self.high.log10().ceil() as i32;
-        let factors: &[f64] = if self.high / self.low > 2000.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+        let factors: &[f64] = match self.high / self.low {
+            2000.0.. => &[1.0],
+            6.0.. => &[1.0, 2.0, 5.0],
+            _ => &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0],
+        };
         powers
             .flat_map(|power| factors.iter().map(move |factor| factor * 10_f64.powi(power)))
             .filter(|tick| (self.low..=self.high).contains(tick))
@@ -271,6 +275,7 @@ mod tests {
     fn ticks_are_round_and_on_the_axis() {
         let axis = LogAxis::over([3.0, 40.0].into_iter());
         assert_eq!(axis.ticks(), [5.0, 10.0, 20.0, 50.0]);
+        assert_eq!(LogAxis { low: 3.3, high: 6.9 }.ticks(), [4.0, 5.0, 6.0]);
         assert!(axis.share(3.0) > 0.0 && axis.share(40.0) < 1.0);
         assert!((LogAxis { low: 1.0, high: 100.0 }.share(10.0) - 0.5).abs() < 1e-12);
     }
