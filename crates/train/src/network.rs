@@ -5,7 +5,7 @@ use crate::recipe::{self, Recipe};
 use burn::tensor::Device;
 use cardinal_data::{Dataset, Task};
 use cardinal_models::registry::{Arch, Variant};
-use cardinal_models::weights::{Classifier, load};
+use cardinal_models::weights::{Classifier, load, set_values, values};
 use cardinal_models::{Model, ModelOptions};
 use cardinal_weights::NamedTensors;
 
@@ -40,8 +40,9 @@ pub(crate) fn check_data(recipe: &Recipe, train: &dyn Dataset, val: &dyn Dataset
     Ok(())
 }
 
-/// Builds the network with `classes` outputs on `device`, which draws its weights from the recipe's seed; `initial`
-/// takes their place, but for a classifier of another size.
+/// Builds the network with `classes` outputs on `device`. Its weights are drawn from the recipe's seed, on the processor,
+/// so that a seed means the same weights on every device; `initial` takes their place, but for a classifier of another
+/// size.
 ///
 /// # Errors
 ///
@@ -59,14 +60,23 @@ pub(crate) fn build(
         .with_drop_path_rate(recipe.regularization.drop_path)
         .with_drop_block_rate(recipe.regularization.drop_block)
         .with_zero_init_last(recipe.model.zero_init_last);
-    device.seed(recipe.run.seed);
-    let model = Model::new(variant, &options, device);
+    let processor = Device::flex().autodiff();
+    processor.seed(recipe.run.seed);
+    let mut model = Model::new(variant, &options, &processor);
     let side = recipe.model.img_size;
     model.check_input(&[1, model.in_chans(), side, side])?;
-    match initial {
-        Some(tensors) => Ok(load(model, tensors, Classifier::MayDiffer)?.0),
-        None => Ok(model),
+    if let Some(tensors) = initial {
+        model = load(model, tensors, Classifier::MayDiffer)?.0;
     }
+    if *device == processor {
+        return Ok(model);
+    }
+    let mut placed = Model::new(variant, &options, device);
+    for buffers in [false, true] {
+        let drawn = values(&model, buffers)?;
+        placed = set_values(placed, drawn.iter().map(|(name, values)| (name.as_str(), values.as_slice())));
+    }
+    Ok(placed)
 }
 
 /// Whether the parameter or switch of this name belongs to the parts of the backbone that the recipe freezes: stem and
