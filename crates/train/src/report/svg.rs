@@ -92,5 +92,6 @@ mod tests {
         {
             assert_eq!(base64(bytes.as_bytes()), text);
         }
+        assert_eq!(base64(&[0xFB, 0xFF, 0xFE]), "+//+");
     }
 }
