@@ -124,8 +124,8 @@ fn an_own_accuracy_replaces_the_published_one() {
 fn the_repositorys_own_results_are_read() {
     let folder = tempdir().unwrap();
     let results = root().join("bench/results");
-    // Of data and of accuracy beside PyTorch: there are no networks' speeds in these.
-    let others = ["-data", "-train-parity"];
+    // Of data, of the server and of accuracy beside PyTorch: there are no networks' speeds in these.
+    let others = ["-data", "-serve", "-train-parity"];
     let mut files: Vec<String> = std::fs::read_dir(results)
         .unwrap()
         .map(|entry| entry.unwrap().path().to_str().unwrap().to_owned())
