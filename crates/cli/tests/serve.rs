@@ -290,7 +290,7 @@ fn a_full_queue_answers_at_once() {
     std::thread::scope(|scope| {
         let ask = || server.post("/predictions/tiny", "image/jpeg", &image);
         let waiting = [scope.spawn(ask), scope.spawn(ask)];
-        std::thread::sleep(Duration::from_millis(500));
+        server.reaches("nv_inference_pending_request_count", 2.0);
         let start = Instant::now();
         let refused = ask();
         refused.refuses(503, &["2 places"]);

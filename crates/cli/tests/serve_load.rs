@@ -86,7 +86,7 @@ fn a_long_request_is_answered_after_the_signal() {
     std::thread::scope(|scope| {
         let waiting =
             scope.spawn(move || Client::new(address).ask("POST", "/predictions/tiny", &[], &chelsea()));
-        std::thread::sleep(Duration::from_millis(500));
+        server.reaches("nv_inference_pending_request_count", 1.0);
         let mut kept = server.connect();
         assert_eq!(kept.ask("GET", "/v2/health/ready", &[], &[]).unwrap().status, 200);
         server.terminate();

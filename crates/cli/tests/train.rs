@@ -6,7 +6,7 @@ mod support;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use support::{Run, cardinal, root};
 use tempfile::{TempDir, tempdir};
@@ -139,7 +139,7 @@ fn next(state: &mut u64) -> u64 {
 #[test]
 fn a_run_that_is_killed_again_and_again_ends_with_the_same_bits() {
     let place = Place::new();
-    let data = place.data(12);
+    let data = place.data(40);
     run(&place.args(&data, "whole", &[])).ok();
     // A checkpoint after every update, so that kills fall between and inside writes.
     let often = ["--set", "recovery_minutes=1e-9"];
@@ -150,25 +150,13 @@ fn a_run_that_is_killed_again_and_again_ends_with_the_same_bits() {
     let (mut kills, mut random) = (0, 7);
     let began = Instant::now();
     loop {
-        let args = if has_checkpoint(&folder) { &resume } else { &start };
-        let mut child = command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        // Each life is a little longer than the one before, so that the run gets on however slow the machine is.
-        let life = Duration::from_millis(100 + next(&mut random) % (300 + 60 * kills));
-        let deadline = Instant::now() + life;
-        let status = loop {
-            match child.try_wait().unwrap() {
-                Some(status) => break Some(status),
-                None if Instant::now() > deadline => break None,
-                None => std::thread::sleep(Duration::from_millis(5)),
-            }
-        };
-        if let Some(status) = status {
-            assert!(status.success(), "life {kills} ended with {status}");
-            break;
+        let args = if checkpoints(&folder).is_empty() { &start } else { &resume };
+        let child = command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        match kill(child, &folder, kills, &mut random) {
+            None => kills += 1,
+            Some(status) if status.success() => break,
+            Some(status) => panic!("life {kills} ended with {status}"),
         }
-        child.kill().unwrap();
-        child.wait().unwrap();
-        kills += 1;
         assert!(began.elapsed() < Duration::from_secs(600), "{kills} kills");
     }
     println!("killed {kills} times");
@@ -178,12 +166,44 @@ fn a_run_that_is_killed_again_and_again_ends_with_the_same_bits() {
     assert!(!left.iter().any(|name| name.to_str().unwrap().contains("recovery")), "{left:?}");
 }
 
-fn has_checkpoint(folder: &Path) -> bool {
-    let names = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().file_name());
-    names.into_iter().any(|name| {
-        let name = name.to_str().unwrap();
+/// Kills a run that writes to `folder`, or says how it ended before that. What a run has written tells when, not a clock
+/// alone, so that there are kills however fast the machine is, and the run gets on however slow it is.
+fn kill(mut child: Child, folder: &Path, kills: usize, random: &mut u64) -> Option<ExitStatus> {
+    let before = checkpoints(folder);
+    let wait = Duration::from_micros(next(random) % 10_000);
+    let mut at = (kills % 3 == 2).then(|| Instant::now() + 20 * wait);
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Some(status);
+        }
+        let has_new = checkpoints(folder).iter().any(|name| !before.contains(name));
+        if kills.is_multiple_of(3) && has_new && at.is_none() {
+            // Some time after a checkpoint: in the next step, or as the next one is written.
+            at = Some(Instant::now() + wait);
+        }
+        // In the middle of writing one.
+        let writes = kills % 3 == 1 && has_new && names(folder).iter().any(|name| name.ends_with(".tmp"));
+        if writes || at.is_some_and(|at| Instant::now() >= at) {
+            child.kill().unwrap();
+            // A run that had ended just before has nothing left to be killed.
+            return Some(child.wait().unwrap()).filter(ExitStatus::success);
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// The checkpoints that a run can continue from.
+fn checkpoints(folder: &Path) -> Vec<String> {
+    let mut names = names(folder);
+    names.retain(|name| {
         (name.starts_with("recovery-") || name == "last.safetensors") && name.ends_with(".safetensors")
-    })
+    });
+    names
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cardinal_data::{
     Batch, DataError, DataErrorKind, Dataset, Decoder, Label, Loader, LoaderError, LoaderOptions, Mix,
@@ -331,6 +331,10 @@ fn batches_wait_in_bounded_memory() {
     let bounded = LoaderOptions { prefetch_bytes: 3 * bytes + 1, ..options(10, 4) };
     let mut loader = Loader::with(Arc::new(Numbers::new(1000)), Arc::clone(&prepare) as _, bounded).unwrap();
     loader.begin(0, 0);
+    let start = Instant::now();
+    while prepare.prepared.load(Ordering::Relaxed) < 30 && start.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(prepare.prepared.load(Ordering::Relaxed), 30, "begun without being asked, up to the limit");
     let mut batches = loader.epoch(0, 0);

@@ -76,7 +76,14 @@ fn a_run_continues_from_its_furthest_checkpoint() {
     folder.save(&at(1, 0, 3.0)).unwrap();
     assert_eq!(names(folder.path()), [LAST], "the end of an epoch makes recovery needless");
     folder.save_recovery(&at(1, 2, 4.0)).unwrap();
-    assert_eq!(Folder::resume(folder.path()).unwrap().1, at(1, 2, 4.0));
+    at(1, 1, 3.5).write(&folder.path().join("recovery-1-1.safetensors")).unwrap();
+    // Killed again as soon as it goes on, the run loses nothing.
+    for _ in 0..2 {
+        let (folder, found) = Folder::resume(folder.path()).unwrap();
+        assert_eq!(found, at(1, 2, 4.0));
+        folder.settle(&found.progress).unwrap();
+        assert_eq!(names(folder.path()), [LAST, "recovery-1-2.safetensors"]);
+    }
     let last = folder.path().join(LAST);
     assert_eq!(Folder::resume(&last).unwrap().1, at(1, 0, 3.0), "a file that is named is taken");
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A running `cardinal serve`; killed when dropped.
 pub(crate) struct Server {
@@ -75,6 +75,15 @@ impl Server {
             .find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
         let line = line.unwrap_or_else(|| panic!("{name} is not in {text}"));
         line.rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
+    /// Waits until a metric has a value.
+    pub(crate) fn reaches(&self, name: &str, value: f64) {
+        let start = Instant::now();
+        while self.metric(name) != value {
+            assert!(start.elapsed() < Duration::from_secs(30), "{name} is {}", self.metric(name));
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 

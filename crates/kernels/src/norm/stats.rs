@@ -8,6 +8,9 @@ use crate::work::{In, Out, Work, check_length, check_map};
 use crate::{Element, Isa, KernelError, Line, Map, Part, Pool};
 
 const NAME: &str = "batch statistics";
+/// Pixels that are summed on their own, before their sums join the others': rounding grows with the length of a sum, the
+/// faster the more alike its terms are, and a variance is what is left of two large numbers.
+const NEAR: usize = 16;
 
 /// Mean and biased variance of each channel over all pixels of a batch.
 #[derive(Clone, Debug)]
@@ -135,12 +138,20 @@ impl<T: Element> Moments<T> {
             let to = [self.sums.add(k), self.sums.add(self.channels + k)];
             let mut sum = loads::<S, f32, N, FULL>(to[0], count);
             let mut square = loads::<S, f32, N, FULL>(to[1], count);
-            for pixel in 0..self.pixels {
-                let x = loads::<S, T, N, FULL>(self.x.add(pixel * self.channels + k), count);
+            for start in (0..self.pixels).step_by(NEAR) {
+                let mut near = [S::splat(0.0); N];
+                let mut near_square = near;
+                for pixel in start..(start + NEAR).min(self.pixels) {
+                    let x = loads::<S, T, N, FULL>(self.x.add(pixel * self.channels + k), count);
+                    for i in 0..N {
+                        let d = S::sub(x[i], base[i]);
+                        near[i] = S::add(near[i], d);
+                        near_square[i] = S::fma(d, d, near_square[i]);
+                    }
+                }
                 for i in 0..N {
-                    let d = S::sub(x[i], base[i]);
-                    sum[i] = S::add(sum[i], d);
-                    square[i] = S::fma(d, d, square[i]);
+                    sum[i] = S::add(sum[i], near[i]);
+                    square[i] = S::add(square[i], near_square[i]);
                 }
             }
             for i in 0..N {

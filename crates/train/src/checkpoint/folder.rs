@@ -77,7 +77,8 @@ impl Folder {
     /// The disk refuses; the old files are as they were.
     pub fn save(&self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         checkpoint.write(&self.path.join(LAST))?;
-        self.settle(&checkpoint.progress)
+        self.settle(&checkpoint.progress)?;
+        self.recoveries()?.into_iter().try_for_each(|file| self.remove(&file))
     }
 
     /// Writes a checkpoint between two epochs' ends, in place of the one before.
@@ -86,15 +87,13 @@ impl Folder {
     ///
     /// As [`save`](Self::save).
     pub fn save_recovery(&self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
-        let Progress { epoch, batch, .. } = checkpoint.progress;
-        let old = self.recoveries()?;
-        let path = self.path.join(format!("{RECOVERY}{epoch}-{batch}.safetensors"));
-        checkpoint.write(&path)?;
-        old.into_iter().filter(|other| *other != path).try_for_each(|file| self.remove(&file))
+        checkpoint.write(&self.recovery(&checkpoint.progress))?;
+        self.remove_other_recoveries(&checkpoint.progress)
     }
 
-    /// Makes the files what `progress`, which `last` holds, says: the best and the kept ones are there, no others. A
-    /// run that was stopped before it had done so does it when it continues.
+    /// Makes the files what `progress`, which `last` or a recovery checkpoint holds, says: the best and the kept ones are
+    /// there, no others. A run that was stopped before it had done so does it when it continues; what it continues from
+    /// stays until there is something newer.
     ///
     /// # Errors
     ///
@@ -118,7 +117,16 @@ impl Folder {
                 self.remove(&file)?;
             }
         }
-        self.recoveries()?.into_iter().try_for_each(|file| self.remove(&file))
+        self.remove_other_recoveries(progress)
+    }
+
+    fn remove_other_recoveries(&self, progress: &Progress) -> Result<(), TrainError> {
+        let own = self.recovery(progress);
+        self.recoveries()?.into_iter().filter(|file| *file != own).try_for_each(|file| self.remove(&file))
+    }
+
+    fn recovery(&self, Progress { epoch, batch, .. }: &Progress) -> PathBuf {
+        self.path.join(format!("{RECOVERY}{epoch}-{batch}{CHECKPOINT}"))
     }
 
     fn recoveries(&self) -> Result<Vec<PathBuf>, TrainError> {
