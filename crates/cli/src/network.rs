@@ -2,12 +2,16 @@
 
 use crate::exit::Usage;
 use crate::hub::Hub;
-use crate::package::{CLASSES, FACTS, Facts, MULTI_LABEL, PREPROCESSING, PROBLEM_TYPE, is_multi_label};
+use crate::package::{
+    CLASSES, Config, FACTS, Facts, MULTI_LABEL, PREPROCESSING, PROBLEM_TYPE, is_multi_label,
+};
 use crate::progress;
 use anyhow::Context;
 use cardinal_bridge::capture;
 use cardinal_data::Preprocess;
-use cardinal_engine::graph::{Graph, Package};
+use cardinal_engine::DType;
+use cardinal_engine::graph::{Cost, Graph, Package};
+use cardinal_engine::passes::{self, Optimized};
 use cardinal_models::burn::tensor::Device;
 use cardinal_models::registry::{self, CropMode, Interpolation, Pretrained, Variant};
 use cardinal_models::weights::{self, Classifier};
@@ -114,6 +118,22 @@ impl Network {
             }
         }
     }
+
+    /// The same, folded and fused.
+    pub(crate) fn optimized(self, size: [usize; 3]) -> anyhow::Result<Captured> {
+        let graph = self.graph(size)?;
+        let (nodes, cost) = (graph.nodes.len(), graph.analyze(DType::F32).total);
+        Ok(Captured { optimized: passes::optimize(graph)?, nodes, cost })
+    }
+}
+
+/// A network's graph as it runs, and what it was before it was optimized.
+#[derive(Clone)]
+pub(crate) struct Captured {
+    pub(crate) optimized: Optimized,
+    pub(crate) nodes: usize,
+    /// Of one image.
+    pub(crate) cost: Cost,
 }
 
 /// Channels, height and width of a graph's images.
@@ -147,7 +167,7 @@ impl WeightsFile {
     /// How images are prepared: as the file says, and where it is silent as `base`.
     pub(crate) fn preprocessing(&self, base: Pretrained) -> Pretrained {
         let own = self.info.metadata.get(PREPROCESSING).and_then(|text| serde_json::from_str(text).ok());
-        own.map_or(base.clone(), |own: HubPreprocessing| own.over(base))
+        own.map_or(base.clone(), |own: Config| own.over(base))
     }
 
     /// The network that the file is for.
@@ -237,6 +257,17 @@ impl Loaded {
     }
 }
 
+/// A compiled file of a network for one or more input sizes.
+pub(crate) fn package(loaded: &Loaded, sizes: impl IntoIterator<Item = Captured>) -> Package {
+    let (mut graphs, mut facts) = (Vec::new(), Facts::default());
+    for Captured { optimized, cost, .. } in sizes {
+        facts.param_count = cost.parameters;
+        facts.macs.push(cost.macs);
+        graphs.push(optimized.graph);
+    }
+    Package { graphs, metadata: compiled_metadata(loaded, Some(&facts)) }
+}
+
 /// A compiled file's metadata: what its graphs do not say, in timm's terms; weights alone have no facts.
 pub(crate) fn compiled_metadata(loaded: &Loaded, facts: Option<&Facts>) -> BTreeMap<String, String> {
     let config = &loaded.preprocessing;
@@ -277,9 +308,9 @@ fn read_compiled(path: &Path) -> anyhow::Result<Loaded> {
     let Package { graphs, metadata } = Package::load(path)?;
     let bad = || format!("{}: not a network that 'cardinal compile' wrote", path.display());
     let size = graphs.first().and_then(input_size).with_context(bad)?[1];
-    let config: HubPreprocessing = match metadata.get(PREPROCESSING) {
+    let config: Config = match metadata.get(PREPROCESSING) {
         Some(text) => serde_json::from_str(text).with_context(bad)?,
-        None => HubPreprocessing::default(),
+        None => Config::default(),
     };
     let classes =
         metadata.get(CLASSES).map(|text| serde_json::from_str(text)).transpose().with_context(bad)?;
@@ -384,20 +415,9 @@ fn fetch(repo: &str) -> anyhow::Result<PathBuf> {
 struct HubConfig {
     architecture: String,
     #[serde(default)]
-    pretrained_cfg: HubPreprocessing,
+    pretrained_cfg: Config,
     #[serde(default)]
     label_names: Option<Vec<String>>,
-}
-
-#[derive(Deserialize, Default)]
-struct HubPreprocessing {
-    tag: Option<String>,
-    input_size: Option<[usize; 3]>,
-    mean: Option<[f32; 3]>,
-    std: Option<[f32; 3]>,
-    crop_pct: Option<f64>,
-    crop_mode: Option<String>,
-    interpolation: Option<String>,
 }
 
 /// A repository of the hub: one of the registry's, or any in timm's format.
@@ -418,7 +438,7 @@ fn from_hub(repo: &str) -> anyhow::Result<Loaded> {
     Ok(Loaded::new(model, config.pretrained_cfg.over(variant.preprocessing()), config.label_names))
 }
 
-impl HubPreprocessing {
+impl Config {
     /// These settings, and `base` where they say nothing.
     fn over(self, base: Pretrained) -> Pretrained {
         Pretrained {

@@ -37,13 +37,18 @@ pub(crate) struct Notes {
     pub(crate) multi_label: bool,
 }
 
+/// How images are prepared, under timm's names, as far as it is used.
 #[derive(Deserialize, Default)]
-struct Config {
-    mean: Option<[f32; 3]>,
-    std: Option<[f32; 3]>,
-    crop_pct: Option<f64>,
-    crop_mode: Option<String>,
-    interpolation: Option<String>,
+pub(crate) struct Config {
+    #[cfg(feature = "networks")]
+    pub(crate) tag: Option<String>,
+    #[cfg(feature = "networks")]
+    pub(crate) input_size: Option<[usize; 3]>,
+    pub(crate) mean: Option<[f32; 3]>,
+    pub(crate) std: Option<[f32; 3]>,
+    pub(crate) crop_pct: Option<f64>,
+    pub(crate) crop_mode: Option<String>,
+    pub(crate) interpolation: Option<String>,
 }
 
 /// Reads a file that 'cardinal compile' wrote.

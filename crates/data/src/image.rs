@@ -1,6 +1,21 @@
 //! An 8-bit RGB image in memory.
 
-use std::fmt;
+use std::{fmt, io};
+
+/// `pixels` of `[height, width, 3]` as a PNG file.
+///
+/// # Errors
+///
+/// The length of `pixels` differs, or a side is 0.
+pub fn encode_png(width: u32, height: u32, pixels: &[u8]) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(pixels)?;
+    writer.finish()?;
+    Ok(bytes)
+}
 
 /// An image of 8-bit red, green, blue, row by row from the top left, without padding.
 ///

@@ -43,7 +43,7 @@ pub use dataset::{
 };
 pub use decode::{Decoder, Format};
 pub use error::{DataError, DataErrorKind};
-pub use image::RgbImage;
+pub use image::{RgbImage, encode_png};
 pub use loader::{Batch, Epoch, Loader, LoaderError, LoaderOptions, Prepare};
 pub use npy::{NpyArray, read_npy, read_npy_from, write_npy};
 pub use preprocess::{CropMode, Geometry, Preprocess, PreprocessError};

@@ -1,12 +1,8 @@
 use crate::compute::{Compute, Path as Way};
 use crate::exit::Usage;
-use crate::network::{Choice, compiled_metadata};
+use crate::network::{Captured, Choice, package};
 use crate::output::{giga, millions, write_file};
-use crate::package::Facts;
 use anyhow::Context;
-use cardinal_engine::DType;
-use cardinal_engine::graph::{Cost, Package};
-use cardinal_engine::passes::{self, Optimized};
 use cardinal_engine::plan::Plan;
 use serde_json::json;
 use std::io::{Write, stdout};
@@ -55,10 +51,7 @@ pub(crate) struct Args {
 /// One input size, compiled.
 struct Compiled {
     size: usize,
-    before: usize,
-    /// Of the graph as it was captured.
-    cost: Cost,
-    optimized: Optimized,
+    captured: Captured,
     plan: Plan,
     time: Duration,
 }
@@ -77,13 +70,11 @@ impl Args {
         let mut results = Vec::new();
         for size in sizes {
             let start = Instant::now();
-            let graph = loaded.network.clone().graph([loaded.network.in_chans(), size, size])?;
-            let (before, cost) = (graph.nodes.len(), graph.analyze(DType::F32).total);
-            let optimized = passes::optimize(graph)?;
-            let plan = self.compute.plan(optimized.graph.clone(), usize::from(self.batch))?;
-            results.push(Compiled { size, before, cost, optimized, plan, time: start.elapsed() });
+            let captured = loaded.network.clone().optimized([loaded.network.in_chans(), size, size])?;
+            let plan = self.compute.plan(captured.optimized.graph.clone(), usize::from(self.batch))?;
+            results.push(Compiled { size, captured, plan, time: start.elapsed() });
         }
-        let first = &results[0].optimized.graph;
+        let first = &results[0].captured.optimized.graph;
         if let Some(path) = &self.svg {
             write_file(path, first.to_svg().as_bytes())?;
         }
@@ -92,13 +83,7 @@ impl Args {
         }
         let bytes = match &self.output {
             Some(path) => {
-                let graphs = results.iter().map(|result| result.optimized.graph.clone()).collect();
-                let facts = Facts {
-                    param_count: results[0].cost.parameters,
-                    macs: results.iter().map(|result| result.cost.macs).collect(),
-                };
-                let metadata = compiled_metadata(&loaded, Some(&facts));
-                Package { graphs, metadata }.save(path)?;
+                package(&loaded, results.iter().map(|result| result.captured.clone())).save(path)?;
                 Some(std::fs::metadata(path).with_context(|| path.display().to_string())?.len())
             }
             None => None,
@@ -120,7 +105,7 @@ impl Args {
 }
 
 fn print(out: &mut impl Write, result: &Compiled) -> std::io::Result<()> {
-    let Compiled { size, before, cost, optimized, plan, time } = result;
+    let Compiled { size, captured: Captured { optimized, nodes: before, cost }, plan, time } = result;
     let graph = &optimized.graph;
     writeln!(
         out,
@@ -138,7 +123,7 @@ fn print(out: &mut impl Write, result: &Compiled) -> std::io::Result<()> {
 }
 
 fn as_json(result: &Compiled) -> serde_json::Value {
-    let Compiled { size, before, cost, optimized, plan, time } = result;
+    let Compiled { size, captured: Captured { optimized, nodes: before, cost }, plan, time } = result;
     json!({
         "model": optimized.graph.name,
         "img_size": size,

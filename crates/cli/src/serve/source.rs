@@ -155,12 +155,10 @@ fn captured(
     file: Option<&Path>,
     size: Option<usize>,
 ) -> anyhow::Result<Network> {
-    use cardinal_engine::{DType, passes};
     let crate::network::Loaded { network, preprocessing, classes, multi_label } = choice.load()?;
     let side = size.unwrap_or(preprocessing.size);
-    let graph = network.graph([3, side, side])?;
-    let cost = graph.analyze(DType::F32).total;
-    let graph = passes::optimize(graph)?.graph;
+    let crate::network::Captured { optimized, cost, .. } = network.optimized([3, side, side])?;
+    let graph = optimized.graph;
     Ok(Network {
         classes: classes::names(classes, last_size(&graph))?,
         multi_label,

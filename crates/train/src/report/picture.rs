@@ -1,5 +1,6 @@
 //! The first augmented batch as a picture.
 
+use cardinal_data::encode_png;
 use std::io::Cursor;
 use std::path::Path;
 
@@ -53,7 +54,8 @@ pub(super) fn grid(images: &[f32], size: [usize; 4], mean: [f32; 3], std: [f32; 
         }
     }
     let (width, height) = (grid_width as u32, grid_height as u32);
-    encode(width, height, &pixels).map(|png| Picture { width, height, png })
+    let png = encode_png(width, height, &pixels).ok()?;
+    Some(Picture { width, height, png })
 }
 
 /// How an image becomes a tile: repeated or averaged by a whole factor.
@@ -83,16 +85,6 @@ impl Tile {
         let count = (rows.len() * columns.len()) as f32;
         rows.flat_map(|row| &plane[row * width..][columns.clone()]).sum::<f32>() / count
     }
-}
-
-fn encode(width: u32, height: u32, pixels: &[u8]) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, width, height);
-    encoder.set_color(png::ColorType::Rgb);
-    let mut writer = encoder.write_header().ok()?;
-    writer.write_image_data(pixels).ok()?;
-    writer.finish().ok()?;
-    Some(bytes)
 }
 
 #[cfg(test)]

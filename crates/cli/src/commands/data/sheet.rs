@@ -1,6 +1,6 @@
 //! A contact sheet: some images of each class in one SVG file that needs no other.
 
-use cardinal_data::{Dataset, Decoder, Interpolation, RgbImage, resize};
+use cardinal_data::{Dataset, Decoder, Interpolation, RgbImage, encode_png, resize};
 use cardinal_train::report::svg::{base64, escape};
 use std::fmt::Write;
 
@@ -44,7 +44,7 @@ pub(super) fn draw(set: &dyn Dataset) -> anyhow::Result<String> {
             let (w, h) = (image.width(), image.height());
             let x = NAMES + column as u32 * step + (CELL - w) / 2;
             let y = y + (CELL - h) / 2;
-            let data = base64(&png(&image)?);
+            let data = base64(&encode_png(image.width(), image.height(), image.pixels())?);
             writeln!(
                 svg,
                 "<image x=\"{x}\" y=\"{y}\" width=\"{w}\" height=\"{h}\" href=\"data:image/png;base64,{data}\">\
@@ -87,16 +87,6 @@ fn thumbnail(set: &dyn Dataset, index: usize) -> Option<RgbImage> {
     // A few pixels made large are meant to be seen as such.
     let filter = if longer < CELL { Interpolation::Nearest } else { Interpolation::Bicubic };
     resize(&image, scaled(image.width()), scaled(image.height()), filter).ok()
-}
-
-fn png(image: &RgbImage) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, image.width(), image.height());
-    encoder.set_color(png::ColorType::Rgb);
-    let mut writer = encoder.write_header()?;
-    writer.write_image_data(image.pixels())?;
-    writer.finish()?;
-    Ok(bytes)
 }
 
 fn shortened(name: &str) -> String {

@@ -1,5 +1,6 @@
 //! Pixels, rectangles and letters: what a PNG is drawn with.
 
+use cardinal_data::encode_png;
 use std::io::Cursor;
 use std::sync::OnceLock;
 
@@ -74,19 +75,8 @@ impl Canvas {
 
     /// The picture as a PNG file.
     pub(super) fn png(&self) -> anyhow::Result<Vec<u8>> {
-        png(&self.pixels, self.width, self.height)
+        Ok(encode_png(self.width as u32, self.height as u32, &self.pixels)?)
     }
-}
-
-/// Pixels `[height, width, 3]` as a PNG file.
-pub(super) fn png(pixels: &[u8], width: usize, height: usize) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, width as u32, height as u32);
-    encoder.set_color(png::ColorType::Rgb);
-    let mut writer = encoder.write_header()?;
-    writer.write_image_data(pixels)?;
-    writer.finish()?;
-    Ok(bytes)
 }
 
 /// How many pixels wide a text is.

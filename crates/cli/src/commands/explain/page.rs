@@ -1,9 +1,9 @@
 //! All explanations as one page: no script, no other file, light and dark.
 
 use super::attention::{BINS, Unit, caption, columns};
-use super::canvas::png;
 use super::overlay::viridis;
 use super::{Explanation, Picture};
+use cardinal_data::encode_png;
 use cardinal_train::report::svg::{base64, escape};
 use std::fmt::Write;
 
@@ -57,7 +57,7 @@ pub(super) fn section(explanation: &Explanation, picture: &Picture) -> anyhow::R
     let mut html = String::new();
     let (width, height) = (picture.shown.width(), picture.shown.height());
     let image = |pixels: &[u8], text: &str| -> anyhow::Result<String> {
-        let data = base64(&png(pixels, width as usize, height as usize)?);
+        let data = base64(&encode_png(width, height, pixels)?);
         let text = escape(text);
         Ok(format!(
             "<img width=\"{width}\" height=\"{height}\" alt=\"{text}\" src=\"data:image/png;base64,{data}\">"

@@ -4,12 +4,9 @@ mod onnx;
 use crate::classes;
 use crate::commands::predict::read_names;
 use crate::exit::Usage;
-use crate::network::{Choice, Loaded, Network, compiled_metadata};
-use crate::package::Facts;
+use crate::network::{Choice, Loaded, Network, compiled_metadata, package};
 use anyhow::Context;
-use cardinal_engine::DType;
-use cardinal_engine::graph::{Batch, Package};
-use cardinal_engine::passes;
+use cardinal_engine::graph::Batch;
 use cardinal_models::weights::state_dict;
 use cardinal_weights::write_safetensors;
 use clap::ValueEnum;
@@ -124,16 +121,11 @@ impl Args {
 
 /// As `cardinal compile --output` does.
 fn engine(loaded: &Loaded, sizes: &[usize], path: &Path) -> anyhow::Result<Written> {
-    let (mut graphs, mut facts) = (Vec::new(), Facts::default());
-    for &size in sizes {
-        let graph = loaded.network.clone().graph([loaded.network.in_chans(), size, size])?;
-        let cost = graph.analyze(DType::F32).total;
-        facts.param_count = cost.parameters;
-        facts.macs.push(cost.macs);
-        graphs.push(passes::optimize(graph)?.graph);
-    }
-    let model = graphs[0].name.clone();
-    Package { graphs, metadata: compiled_metadata(loaded, Some(&facts)) }.save(path)?;
+    let in_chans = loaded.network.in_chans();
+    let captured = sizes.iter().map(|&size| loaded.network.clone().optimized([in_chans, size, size]));
+    let package = package(loaded, captured.collect::<Result<Vec<_>, _>>()?);
+    let model = package.graphs[0].name.clone();
+    package.save(path)?;
     let bytes = length(path)?;
     let sides: Vec<_> = sizes.iter().map(ToString::to_string).collect();
     Ok(Written {
