@@ -45,6 +45,12 @@ const LAYERS: &[Row] = &[
     (7, [512, 512], 3, 1, 1, 2),
     (28, [128, 256], 3, 1, 2, 0),
     (14, [512, 512], 3, 1, 32, 0),
+    (112, [32, 32], 3, 1, 1, 0),
+    (112, [32, 64], 3, 1, 1, 0),
+    (56, [128, 128], 3, 1, 32, 0),
+    (28, [32, 32], 3, 1, 1, 0),
+    (14, [8, 16], 3, 1, 1, 0),
+    (7, [64, 64], 3, 1, 1, 0),
 ];
 
 fn spec(&(size, [ci, co], kernel, stride, groups, _): &Row) -> ConvSpec {
@@ -177,14 +183,13 @@ fn norm(isa: Isa, threads: usize) {
 }
 
 /// Times one layer's weight gradient in a format.
-fn weight_grad<T: Element>(spec: &ConvSpec, isa: Isa, pool: &Pool) -> f64 {
+fn weight_grad<T: Element>(spec: &ConvSpec, kernel: &WeightGrad, pool: &Pool) -> f64 {
     let numbers = |count: usize| -> Vec<T> {
         as_f32(&numbers(count))[..count].iter().map(|x| T::from_f32(*x)).collect()
     };
     let input = numbers(IMAGES * spec.input.image());
     let grad = numbers(IMAGES * spec.output.image());
     let mut weight = vec![0.0; spec.weights()];
-    let kernel = WeightGrad::new(spec, T::DTYPE, isa).unwrap();
     let mut scratch = zeroed(kernel.scratch(pool.threads()));
     best(|| {
         let io = WeightGradIo { input: &input, grad: &grad, weight: &mut weight, scratch: &mut scratch };
@@ -204,10 +209,25 @@ fn time(what: &str, filter: &str, isa: Isa, threads: usize) {
         if !name.contains(filter) {
             continue;
         }
-        let seconds = if what == "weight" {
-            weight_grad::<f32>(&spec, isa, &pool)
-        } else if what == "weight-bf16" {
-            weight_grad::<Bf16>(&spec, isa, &pool)
+        let seconds = if let "weight" | "weight-bf16" = what {
+            let dtype = if what == "weight" { DType::F32 } else { DType::Bf16 };
+            let chosen = WeightGrad::new(&spec, dtype, isa, IMAGES).unwrap().label();
+            let methods =
+                [WeightGrad::by_windows(&spec, dtype, isa), WeightGrad::by_winograd(&spec, dtype, isa)];
+            let mut seconds = 0.0;
+            for kernel in methods.into_iter().flatten() {
+                let time = match dtype {
+                    DType::F32 => weight_grad::<f32>(&spec, &kernel, &pool),
+                    DType::Bf16 => weight_grad::<Bf16>(&spec, &kernel, &pool),
+                };
+                let label = kernel.label();
+                let mark = if label == chosen { ", taken" } else { "" };
+                if label == chosen {
+                    seconds = time;
+                }
+                println!("{name} {:>9.2} ms {label}{mark}", time * 1e3);
+            }
+            seconds
         } else {
             let mut input = numbers(IMAGES * spec.input.image());
             let grad = numbers(IMAGES * spec.output.image());

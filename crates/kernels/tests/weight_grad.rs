@@ -7,7 +7,7 @@ mod common;
 mod windows;
 
 use cardinal_kernels::{
-    Bf16, ConvSpec, DType, Element, Isa, KernelError, Level, Line, Pool, WeightGrad, WeightGradIo,
+    Bf16, ConvSpec, DType, Element, Isa, KernelError, Level, Line, Pool, WeightGrad, WeightGradIo, as_f32_mut,
 };
 use proptest::prelude::*;
 use windows::{Numbers, each_product, spec, specs};
@@ -23,17 +23,27 @@ fn expected<T: Element>(spec: &ConvSpec, images: usize, input: &[T], grad: &[T])
     sums
 }
 
+/// Every method that can compute it.
+fn methods(spec: &ConvSpec, dtype: DType, isa: Isa) -> Vec<WeightGrad> {
+    let by_windows = WeightGrad::by_windows(spec, dtype, isa).unwrap();
+    let suits = [spec.kernel, spec.stride, spec.dilation] == [[3; 2], [1; 2], [1; 2]];
+    let by_winograd = WeightGrad::by_winograd(spec, dtype, isa);
+    assert_eq!(by_winograd.is_ok(), suits, "{spec:?}");
+    [Ok(by_windows), by_winograd].into_iter().flatten().collect()
+}
+
 fn run<T: Element>(
+    kernel: &WeightGrad,
     spec: &ConvSpec,
     images: usize,
     threads: usize,
-    isa: Isa,
     input: &[T],
     grad: &[T],
 ) -> Vec<f32> {
-    let kernel = WeightGrad::new(spec, T::DTYPE, isa).unwrap();
     let pool = Pool::new(threads, false);
+    // What happens to be there does not matter.
     let mut scratch = vec![Line::ZERO; kernel.scratch(threads)];
+    as_f32_mut(&mut scratch).fill(f32::NAN);
     let mut weight = vec![f32::NAN; spec.weights()];
     let io = WeightGradIo { input, grad, weight: &mut weight, scratch: &mut scratch };
     kernel.run(&pool, images, io).unwrap();
@@ -48,16 +58,24 @@ fn check<T: Element>(spec: &ConvSpec, images: usize, threads: usize, seed: u64) 
     input.iter_mut().filter(|x| x.to_f32() != 0.0).for_each(|x| *x = numbers.vec(1)[0]);
     let grad: Vec<T> = numbers.vec(images * spec.output.image());
     let expected = expected(spec, images, &input, &grad);
-    for &isa in Isa::available() {
-        let found = run(spec, images, threads, isa, &input, &grad);
+    // Winograd's transforms mix the taps of a kernel.
+    let taps: usize = spec.kernel.iter().product();
+    let largest = |index: usize| {
+        let of_kernel = &expected[index / taps * taps..][..taps];
+        of_kernel.iter().fold(0.0_f64, |most, (_, magnitude)| most.max(*magnitude))
+    };
+    for kernel in Isa::available().iter().flat_map(|&isa| methods(spec, T::DTYPE, isa)) {
+        let label = kernel.label();
+        let found = run(&kernel, spec, images, threads, &input, &grad);
         for (index, (found, (sum, magnitude))) in found.iter().zip(&expected).enumerate() {
             // Each rounding of a sum loses half a unit of its size so far, and blocks keep the chains short.
-            let allowed = 2e-5 * magnitude + 1e-6;
+            let size = if label.starts_with("winograd") { largest(index) } else { *magnitude };
             let error = (f64::from(*found) - sum).abs();
-            assert!(error <= allowed, "{isa}: weight {index}: {found}, not {sum}; {spec:?}");
+            let allowed = 2e-5 * size + 1e-6;
+            assert!(error <= allowed, "{label}: weight {index}: {found}, not {sum}; {spec:?}");
         }
-        let alone = run(spec, images, 1, isa, &input, &grad);
-        assert_eq!(found, alone, "{isa}: {threads} threads give other bits than one");
+        let alone = run(&kernel, spec, images, 1, &input, &grad);
+        assert_eq!(found, alone, "{label}: {threads} threads give other bits than one");
     }
 }
 
@@ -84,7 +102,7 @@ fn check_norm<T: Element>(spec: &ConvSpec, images: usize, threads: usize, slope:
     });
     let pool = Pool::new(threads, false);
     for &isa in Isa::available() {
-        let kernel = WeightGrad::new(spec, T::DTYPE, isa).unwrap().with_input_norm(slope).unwrap();
+        let kernel = WeightGrad::by_windows(spec, T::DTYPE, isa).unwrap().with_input_norm(slope).unwrap();
         let mut scratch = vec![Line::ZERO; kernel.scratch(threads)];
         let mut weight = vec![f32::NAN; spec.weights()];
         let io = WeightGradIo { input: &input, grad: &grad, weight: &mut weight, scratch: &mut scratch };
@@ -127,6 +145,7 @@ fn whole_layers() {
     let same = |kernel: usize| ([kernel; 2], [1; 2], [1; 2]);
     for (size, channels, window, padding) in [
         ([28, 28], [1, 64, 48], same(3), 1),
+        ([62, 61], [1, 20, 9], same(3), 1),
         ([14, 14], [2, 32, 64], same(3), 1),
         ([17, 13], [1, 3, 32], ([7; 2], [2; 2], [1; 2]), 3),
         ([1, 1], [1, 96, 40], same(1), 0),
@@ -141,7 +160,15 @@ fn whole_layers() {
 #[test]
 fn what_does_not_fit_is_an_error() {
     let spec = spec([4, 4], [1, 3, 5], ([3; 2], [1; 2], [1; 2]), [1; 2], 0);
-    let kernel = WeightGrad::new(&spec, DType::F32, Isa::best()).unwrap();
+    for kernel in methods(&spec, DType::F32, Isa::best()) {
+        refuses(&kernel, &spec);
+    }
+    let wrong = ConvSpec { groups: 2, ..spec };
+    assert!(WeightGrad::new(&wrong, DType::F32, Isa::best(), 1).is_err());
+}
+
+/// Too short slices and the other format.
+fn refuses(kernel: &WeightGrad, spec: &ConvSpec) {
     let pool = Pool::new(1, false);
     let lengths = [spec.input.image(), spec.output.image(), spec.weights(), kernel.scratch(1)];
     for short in 0..4 {
@@ -161,8 +188,6 @@ fn what_does_not_fit_is_an_error() {
         scratch: &mut vec![Line::ZERO; lengths[3]],
     };
     assert!(matches!(kernel.run(&pool, 1, io), Err(KernelError::Spec { .. })), "another format");
-    let wrong = ConvSpec { groups: 2, ..spec };
-    assert!(WeightGrad::new(&wrong, DType::F32, Isa::best()).is_err());
 }
 
 #[test]

@@ -342,8 +342,8 @@ impl Builder<'_> {
         to: std::ops::Range<usize>,
         dtype: DType,
     ) -> Result<(Kernel, usize, Option<String>), KernelError> {
-        let grad = k::WeightGrad::new(spec, dtype, self.target.isa)?;
-        let label = format!("product {}", self.target.isa);
+        let grad = k::WeightGrad::new(spec, dtype, self.target.isa, self.target.images)?;
+        let label = grad.label();
         Ok((Kernel::ConvWeight { grad: Box::new(grad), to }, spec.macs(), Some(label)))
     }
 

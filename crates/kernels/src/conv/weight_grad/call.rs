@@ -192,6 +192,10 @@ impl WeightGrad {
             weight[..self.spec.weights()].fill(0.0);
             return Ok(());
         }
+        if let Some(way) = &self.winograd {
+            way.gradient(pool, images, WeightGradIo { input, grad, weight, scratch });
+            return Ok(());
+        }
         let (norm, input, grad) = (norm.map(In::new), In::new(input), In::new(grad));
         let base = Out::new(scratch);
         let stretches = pixels.div_ceil(self.blocks() * BLOCK);

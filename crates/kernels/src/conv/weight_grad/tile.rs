@@ -38,17 +38,55 @@ impl Kernel for Ask {
     }
 }
 
+/// `f32` per vector.
+pub(super) struct Lanes;
+
+impl Kernel for Lanes {
+    type Output = usize;
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) -> usize {
+        S::LANES
+    }
+}
+
+/// Adds a tile's products, or begins its sums with them: `[R][V vectors]` from gradients `[pixel][R]` and a panel
+/// `[pixel][V vectors]`.
+///
+/// # Safety
+///
+/// The pointers hold so much, and the processor has the level of `S`.
+#[inline(always)]
+pub(super) unsafe fn sum<S: Simd>(
+    grad: *const f32,
+    panel: *const f32,
+    pixels: usize,
+    sums: *mut f32,
+    add: bool,
+) {
+    const { assert!(matches!((rows::<S>(), vectors::<S>()), (2 | 6 | 14, 2) | (6, 4)), "a shape of a level") };
+    // SAFETY: the same contract.
+    unsafe {
+        match const { (rows::<S>(), vectors::<S>()) } {
+            (2, _) => S::outline(Tile::<2, 2> { grad, panel, pixels, sums, add }),
+            (6, 2) => S::outline(Tile::<6, 2> { grad, panel, pixels, sums, add }),
+            (6, _) => S::outline(Tile::<6, 4> { grad, panel, pixels, sums, add }),
+            _ => S::outline(Tile::<14, 2> { grad, panel, pixels, sums, add }),
+        }
+    }
+}
+
 /// One tile, as a function of its own.
 #[derive(Clone, Copy)]
-pub(super) struct Tile<const R: usize, const V: usize> {
+struct Tile<const R: usize, const V: usize> {
     /// `[pixel][R]`
-    pub(super) grad: *const f32,
+    grad: *const f32,
     /// `[pixel][V vectors]`
-    pub(super) panel: *const f32,
-    pub(super) pixels: usize,
+    panel: *const f32,
+    pixels: usize,
     /// `[R][V vectors]`, added to or overwritten.
-    pub(super) sums: *mut f32,
-    pub(super) add: bool,
+    sums: *mut f32,
+    add: bool,
 }
 
 impl<const R: usize, const V: usize> Kernel for Tile<R, V> {

@@ -1,7 +1,7 @@
 //! What a worker does: packs gradients, then takes panels and multiplies them.
 
 use super::call::Stretch;
-use super::tile::{Tile, rows, vectors};
+use super::tile::{self, rows, vectors};
 use super::{BLOCK, ConvSpec, Panel, WeightGrad};
 use crate::conv::taken::Taken;
 use crate::simd::{Kernel, Simd};
@@ -175,11 +175,7 @@ impl<T: Element> Kernel for Items<'_, T> {
                 // SAFETY: the same contract as this kernel's; the item is this worker's alone.
                 unsafe {
                     self.pack::<S>(panel, block);
-                    if const { vectors::<S>() == 4 } {
-                        self.multiply::<S, 4>(panel, block, tiles.clone());
-                    } else {
-                        self.multiply::<S, 2>(panel, block, tiles.clone());
-                    }
+                    self.multiply::<S>(panel, block, tiles.clone());
                 }
             }
         }
@@ -280,7 +276,7 @@ impl<T: Element> Items<'_, T> {
     ///
     /// The tiles are packed, and nobody else has these sums.
     #[inline(always)]
-    unsafe fn multiply<S: Simd, const V: usize>(&self, panel: usize, block: usize, tiles: Range<usize>) {
+    unsafe fn multiply<S: Simd>(&self, panel: usize, block: usize, tiles: Range<usize>) {
         let plan = self.plan;
         let group = plan.panels[panel].group;
         let size = plan.tile_sums();
@@ -292,14 +288,7 @@ impl<T: Element> Items<'_, T> {
                 let grad = block * plan.grad_block() + (group * plan.tiles + tile) * plan.grad_tile();
                 let grad = self.grads.add(grad);
                 let sums = self.sums.add(panel * plan.panel_sums() + tile * size);
-                let panel = self.panel.cast_const();
-                if const { rows::<S>() == 2 } {
-                    S::outline(Tile::<2, V> { grad, panel, pixels, sums, add });
-                } else if const { rows::<S>() == 6 } {
-                    S::outline(Tile::<6, V> { grad, panel, pixels, sums, add });
-                } else {
-                    S::outline(Tile::<14, V> { grad, panel, pixels, sums, add });
-                }
+                tile::sum::<S>(grad, self.panel, pixels, sums, add);
             }
         }
     }

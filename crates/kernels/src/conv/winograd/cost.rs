@@ -5,7 +5,7 @@ use crate::conv::ConvSpec;
 use crate::{Isa, Level};
 
 /// Vectors of multiply-adds per second and thread, of which the products reach [`REACHED`].
-fn rate(isa: Isa) -> f64 {
+pub(in crate::conv) fn rate(isa: Isa) -> f64 {
     match isa.level() {
         Level::Portable => 0.8e9,
         Level::Neon | Level::Avx2 => 6.3e9,

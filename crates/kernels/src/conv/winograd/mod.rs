@@ -32,6 +32,9 @@ use product::{Ask, Products, Shape};
 use std::ops::Range;
 use transform::{Input, Layout, Output, Sums};
 
+pub(in crate::conv) use cost::rate;
+pub(in crate::conv) use transform::{MAX, forward, spread, weight_matrix};
+
 const NAME: &str = "winograd convolution";
 
 /// Outputs per axis of a tile.

@@ -16,7 +16,7 @@ const A: f32 = 0.625;
 const B: f32 = 1.5;
 
 /// Rows and columns of an input tile that fits every variant.
-pub(super) const MAX: usize = 6;
+pub(in crate::conv) const MAX: usize = 6;
 
 /// Numbers of a cache line.
 const LINE: usize = 16;
@@ -27,7 +27,7 @@ const LINE: usize = 16;
 ///
 /// The processor has the level of `S`.
 #[inline(always)]
-unsafe fn forward<S: Simd, const M: usize>(d: [S::V; MAX]) -> [S::V; MAX] {
+pub(in crate::conv) unsafe fn forward<S: Simd, const M: usize>(d: [S::V; MAX]) -> [S::V; MAX] {
     // SAFETY: the same contract.
     unsafe {
         let mut v = d;
@@ -78,8 +78,32 @@ unsafe fn backward<S: Simd, const M: usize>(m: [S::V; MAX]) -> [S::V; 4] {
     }
 }
 
+/// `A y`, the transpose of [`backward`] for `M == 4`: 4 numbers to 6.
+///
+/// # Safety
+///
+/// The processor has the level of `S`.
+#[inline(always)]
+pub(in crate::conv) unsafe fn spread<S: Simd>(y: [S::V; MAX]) -> [S::V; MAX] {
+    // SAFETY: the same contract.
+    unsafe {
+        let even = S::fma(S::splat(A * A), y[2], y[0]);
+        let odd = S::fma(S::splat(A * A * A), y[3], S::mul(S::splat(A), y[1]));
+        let far_even = S::fma(S::splat(B * B), y[2], y[0]);
+        let far_odd = S::fma(S::splat(B * B * B), y[3], S::mul(S::splat(B), y[1]));
+        [
+            y[0],
+            S::add(even, odd),
+            S::sub(even, odd),
+            S::add(far_even, far_odd),
+            S::sub(far_even, far_odd),
+            y[3],
+        ]
+    }
+}
+
 /// `G`, which takes three weights to `m + 2`: the points' powers over the products of their distances.
-pub(super) fn weight_matrix(m: usize) -> [[f64; 3]; MAX] {
+pub(in crate::conv) fn weight_matrix(m: usize) -> [[f64; 3]; MAX] {
     let points: &[f64] =
         if m == 2 { &[0.0, 1.0, -1.0] } else { &[0.0, A as f64, -A as f64, B as f64, -B as f64] };
     let mut g = [[0.0; 3]; MAX];
