@@ -38,6 +38,14 @@ const POINTS: usize = N * N;
 const STRETCH: usize = 2 << 20;
 const FEWEST: usize = 32;
 
+/// Of the peak: products here, and those by windows with all that they need. Measured on Zen 3.
+const REACHED: f64 = 0.8;
+const WINDOWS_REACHED: f64 = 0.72;
+/// Seconds to transform one tile and one vector of channels; most of it waits for memory.
+const TRANSFORM: f64 = 200e-9;
+/// Bytes of sums per second.
+const BANDWIDTH: f64 = 15e9;
+
 /// The way by tiles.
 #[derive(Debug)]
 pub(super) struct Winograd {
@@ -220,14 +228,6 @@ impl Winograd {
         });
     }
 }
-
-/// Of the peak: products here, and those by windows with all that they need. Measured on Zen 3.
-const REACHED: f64 = 0.8;
-const WINDOWS_REACHED: f64 = 0.72;
-/// Seconds to transform one tile and one vector of channels; most of it waits for memory.
-const TRANSFORM: f64 = 200e-9;
-/// Bytes of sums per second.
-const BANDWIDTH: f64 = 15e9;
 
 /// Transforms tiles of the maps.
 struct Transform<'a, T> {
