@@ -47,6 +47,10 @@ bench-train *ARGS:
 bench-kernels *ARGS:
     cargo run --release -p cardinal-kernels --example conv_bench -- {{ARGS}}
 
+# The gradients of ResNet-50's convolutions and norms, and the packing of its weights; 'weight' has every method beside the other.
+bench-grads *ARGS:
+    cargo run --release -p cardinal-kernels --example grad_bench -- {{ARGS}}
+
 # A training image's way from JPEG to numbers beside torchvision's, on one core; needs torch and torchvision.
 bench-data *ARGS:
     cargo build --release -p cardinal-data --example loader_bench
