@@ -158,6 +158,20 @@ fn whole_layers() {
 }
 
 #[test]
+fn large_layers_of_3x3_go_by_tiles() {
+    let layer = |channels: usize, groups: usize, kernel: usize, images: usize| {
+        let spec =
+            spec([28, 28], [groups, channels, channels], ([kernel; 2], [1; 2], [1; 2]), [kernel / 2; 2], 0);
+        WeightGrad::new(&spec, DType::F32, Isa::best(), images).unwrap().label()
+    };
+    assert!(layer(128, 1, 3, 16).starts_with("winograd"));
+    assert!(layer(64, 2, 3, 16).starts_with("winograd"));
+    assert!(layer(16, 1, 3, 16).starts_with("product"), "small");
+    assert!(layer(4, 64, 3, 16).starts_with("product"), "few channels in a group");
+    assert!(layer(128, 1, 1, 16).starts_with("product"), "another kernel");
+}
+
+#[test]
 fn what_does_not_fit_is_an_error() {
     let spec = spec([4, 4], [1, 3, 5], ([3; 2], [1; 2], [1; 2]), [1; 2], 0);
     for kernel in methods(&spec, DType::F32, Isa::best()) {

@@ -56,6 +56,10 @@ const BLOCKS: usize = 16;
 /// Tiles of packed gradients that share the second cache with a panel: 6 KiB each on AVX2.
 const CACHED_TILES: usize = 48;
 
+/// Multiply-adds by windows from which on tiles may be taken: their transforms round some more, which a fraction of a
+/// millisecond is not worth. Small networks, of which losses are compared to the fourth digit, stay exact.
+const WORTH: usize = 100_000_000;
+
 /// Bytes behind a packed tile: vectors are written whole, and an odd number of lines from one tile to the next spreads
 /// them over the sets of the cache.
 const SLACK: usize = Line::BYTES;
@@ -174,14 +178,15 @@ struct Layout {
 
 impl WeightGrad {
     /// For the convolution `spec`, whose epilogue does not matter: its gradient is taken before this. Feature maps are in
-    /// `dtype`; denormals of bf16 may count as zero. The method is the fastest for so many images.
+    /// `dtype`; denormals of bf16 may count as zero. The method is the fastest for so many images, if the layer is not small.
     ///
     /// # Errors
     ///
     /// The description is inconsistent.
     pub fn new(spec: &ConvSpec, dtype: DType, isa: Isa, images: usize) -> Result<Self, KernelError> {
         let by_windows = Self::by_windows(spec, dtype, isa)?;
-        if !super::winograd::Winograd::supports(spec) || by_windows.product != Product::Vectors {
+        let small = images.saturating_mul(spec.macs()) < WORTH;
+        if small || !super::winograd::Winograd::supports(spec) || by_windows.product != Product::Vectors {
             return Ok(by_windows);
         }
         let winograd = Winograd::new(spec, by_windows.shape, isa);
