@@ -181,7 +181,7 @@ impl Builder<'_> {
 
     fn conv(&self, spec: &k::ConvSpec, dtype: DType) -> Result<Conv, KernelError> {
         let Target { isa, threads, images } = self.target;
-        let method = Conv::choose(spec, dtype, isa, images, threads);
+        let method = Conv::choose_in_training(spec, dtype, isa, images, threads);
         Conv::new(spec, &vec![0.0; spec.weights()], None, dtype, isa, method)
     }
 

@@ -128,7 +128,7 @@ impl DataGrad {
                 residual: None,
                 pooled: false,
             };
-            let method = Conv::choose(&phase, dtype, isa, images, threads);
+            let method = Conv::choose_in_training(&phase, dtype, isa, images, threads);
             let taps = [y.taps, x.taps];
             let conv = Conv::of(&phase, turned(spec, &phase, weight, taps), None, dtype, isa, method)?;
             built.push(Phase { first: [y.pixel, x.pixel], spec: phase, taps, conv });

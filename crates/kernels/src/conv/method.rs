@@ -90,6 +90,11 @@ macro_rules! each {
     };
 }
 
+/// Whether a layer is so small that Winograd's rounding is not worth its time in training.
+pub(crate) fn is_small(spec: &ConvSpec, images: usize) -> bool {
+    images.saturating_mul(spec.macs()) < 100_000_000
+}
+
 impl Conv {
     /// Packs `weight`, `[outputs, inputs / groups, rows, columns]`, for `method`.
     ///
@@ -176,6 +181,22 @@ impl Conv {
         let seconds = |&method: &Method| cost::seconds(spec, dtype, isa, method, images, threads);
         let methods = Self::methods(spec, dtype, isa);
         methods.into_iter().min_by(|a, b| seconds(a).total_cmp(&seconds(b))).unwrap_or(Method::Direct)
+    }
+
+    /// The same for training: layers of fewer than 100 million multiply-adds in a batch do without Winograd. Its transforms
+    /// round some more, which a fraction of a millisecond is not worth, and small networks stay close to other frameworks.
+    #[must_use]
+    pub fn choose_in_training(
+        spec: &ConvSpec,
+        dtype: DType,
+        isa: Isa,
+        images: usize,
+        threads: usize,
+    ) -> Method {
+        match Self::choose(spec, dtype, isa, images, threads) {
+            Method::Winograd(_) if is_small(spec, images) => Method::Direct,
+            method => method,
+        }
     }
 
     /// Computes `part`.

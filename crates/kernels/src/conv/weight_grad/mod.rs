@@ -34,6 +34,7 @@ mod winograd;
 mod work;
 
 use super::direct::window_runs;
+use super::method::is_small;
 use super::{ConvSpec, LARGEST};
 use crate::error::at_least;
 #[cfg(target_arch = "x86_64")]
@@ -55,10 +56,6 @@ const BLOCKS: usize = 16;
 
 /// Tiles of packed gradients that share the second cache with a panel: 6 KiB each on AVX2.
 const CACHED_TILES: usize = 48;
-
-/// Multiply-adds by windows from which on tiles may be taken: their transforms round some more, which a fraction of a
-/// millisecond is not worth. Small networks, of which losses are compared to the fourth digit, stay exact.
-const WORTH: usize = 100_000_000;
 
 /// Bytes behind a packed tile: vectors are written whole, and an odd number of lines from one tile to the next spreads
 /// them over the sets of the cache.
@@ -185,8 +182,10 @@ impl WeightGrad {
     /// The description is inconsistent.
     pub fn new(spec: &ConvSpec, dtype: DType, isa: Isa, images: usize) -> Result<Self, KernelError> {
         let by_windows = Self::by_windows(spec, dtype, isa)?;
-        let small = images.saturating_mul(spec.macs()) < WORTH;
-        if small || !super::winograd::Winograd::supports(spec) || by_windows.product != Product::Vectors {
+        if is_small(spec, images)
+            || !super::winograd::Winograd::supports(spec)
+            || by_windows.product != Product::Vectors
+        {
             return Ok(by_windows);
         }
         let winograd = Winograd::new(spec, by_windows.shape, isa);
