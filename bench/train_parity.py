@@ -303,13 +303,21 @@ def picture(results, path):
     )
 
 
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is below 1")
+    return value
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     target = os.environ.get("CARGO_TARGET_DIR", ROOT / "target")
     parser.add_argument("--binary", default=str(pathlib.Path(target) / "release" / "cardinal"))
     parser.add_argument("--models", default=",".join(MODELS), help="comma-separated")
     parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--weights", type=int, default=4, help="seeds of the first part")
+    parser.add_argument("--weights", type=positive, default=4, help="seeds of the first part, at least 1")
     parser.add_argument("--seeds", type=int, default=5, help="seeds of the second part; 0 leaves it out")
     parser.add_argument("--epochs", type=int, default=6, help="of the second part")
     parser.add_argument("--json", default=str(ROOT / f"bench/results/{datetime.date.today()}-train-parity.json"))
