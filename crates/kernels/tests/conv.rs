@@ -461,3 +461,29 @@ fn what_does_not_fit_is_an_error() {
     let io = ConvIo { input: &[], output: &mut [Bf16(0)], residual: None, pooled: None, scratch: &mut [] };
     assert!(conv.run(&pool, &Part::whole(0, 0), io).is_err());
 }
+
+#[test]
+fn training_convolves_small_layers_without_winograd() {
+    // Where the costs were measured.
+    let Some(&isa) = Isa::available().iter().find(|isa| isa.level() == Level::Avx2) else { return };
+    let layer = |channels: usize, images: usize| {
+        let spec = ConvSpec {
+            input: Map::new(28, 28, channels).with_halo(Halo::even(1)),
+            output: Map::new(28, 28, channels),
+            kernel: [3, 3],
+            stride: [1, 1],
+            dilation: [1, 1],
+            padding: [1, 1],
+            groups: 1,
+            activation: Activation::Identity,
+            residual: None,
+            pooled: false,
+        };
+        [Conv::choose, Conv::choose_in_training].map(|choose| choose(&spec, DType::F32, isa, images, 1))
+    };
+    let [fastest, exact] = layer(32, 4);
+    assert_eq!((matches!(fastest, Method::Winograd(_)), exact), (true, Method::Direct));
+    let [fastest, same] = layer(128, 16);
+    assert!(matches!(fastest, Method::Winograd(_)));
+    assert_eq!(fastest, same);
+}

@@ -159,10 +159,12 @@ fn whole_layers() {
 
 #[test]
 fn large_layers_of_3x3_go_by_tiles() {
+    // Where the costs were measured.
+    let Some(&isa) = Isa::available().iter().find(|isa| isa.level() == Level::Avx2) else { return };
     let layer = |channels: usize, groups: usize, kernel: usize, images: usize| {
         let spec =
             spec([28, 28], [groups, channels, channels], ([kernel; 2], [1; 2], [1; 2]), [kernel / 2; 2], 0);
-        WeightGrad::new(&spec, DType::F32, Isa::best(), images).unwrap().label()
+        WeightGrad::new(&spec, DType::F32, isa, images).unwrap().label()
     };
     assert!(layer(128, 1, 3, 16).starts_with("winograd"));
     assert!(layer(64, 2, 3, 16).starts_with("winograd"));
