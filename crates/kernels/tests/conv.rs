@@ -4,6 +4,7 @@
 #![allow(clippy::print_stderr, reason = "levels that could not run are named")]
 
 mod common;
+mod windows;
 
 use cardinal_kernels::reference::{Convolved, convolve};
 use cardinal_kernels::{
@@ -467,18 +468,7 @@ fn training_convolves_small_layers_without_winograd() {
     // Where the costs were measured.
     let Some(&isa) = Isa::available().iter().find(|isa| isa.level() == Level::Avx2) else { return };
     let layer = |channels: usize, images: usize| {
-        let spec = ConvSpec {
-            input: Map::new(28, 28, channels).with_halo(Halo::even(1)),
-            output: Map::new(28, 28, channels),
-            kernel: [3, 3],
-            stride: [1, 1],
-            dilation: [1, 1],
-            padding: [1, 1],
-            groups: 1,
-            activation: Activation::Identity,
-            residual: None,
-            pooled: false,
-        };
+        let spec = windows::spec([28; 2], [1, channels, channels], ([3; 2], [1; 2], [1; 2]), [1; 2], 0);
         [Conv::choose, Conv::choose_in_training].map(|choose| choose(&spec, DType::F32, isa, images, 1))
     };
     let [fastest, exact] = layer(32, 4);

@@ -78,7 +78,7 @@ impl Folder {
     pub fn save(&self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         checkpoint.write(&self.path.join(LAST))?;
         self.settle(&checkpoint.progress)?;
-        self.recoveries()?.into_iter().try_for_each(|file| self.remove(&file))
+        self.remove(&self.recovery(&checkpoint.progress))
     }
 
     /// Writes a checkpoint between two epochs' ends, in place of the one before.

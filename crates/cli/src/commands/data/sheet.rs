@@ -44,7 +44,7 @@ pub(super) fn draw(set: &dyn Dataset) -> anyhow::Result<String> {
             let (w, h) = (image.width(), image.height());
             let x = NAMES + column as u32 * step + (CELL - w) / 2;
             let y = y + (CELL - h) / 2;
-            let data = base64(&encode_png(image.width(), image.height(), image.pixels())?);
+            let data = base64(&encode_png(w, h, image.pixels())?);
             writeln!(
                 svg,
                 "<image x=\"{x}\" y=\"{y}\" width=\"{w}\" height=\"{h}\" href=\"data:image/png;base64,{data}\">\
