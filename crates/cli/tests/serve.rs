@@ -285,7 +285,7 @@ fn limits_and_wrong_bodies_are_named() {
 
 #[test]
 fn a_full_queue_answers_at_once() {
-    let server = start(&["--queue", "2", "--max-batch", "8", "--batch-delay-ms", "1500"]);
+    let server = start(&["--queue", "2", "--max-batch", "8", "--batch-delay-ms", "4000"]);
     let image = chelsea();
     std::thread::scope(|scope| {
         let ask = || server.post("/predictions/tiny", "image/jpeg", &image);
@@ -295,7 +295,7 @@ fn a_full_queue_answers_at_once() {
         let refused = ask();
         refused.refuses(503, &["2 places"]);
         assert!(refused.headers["retry-after"].parse::<u64>().unwrap() >= 1);
-        assert!(start.elapsed() < Duration::from_millis(800));
+        assert!(start.elapsed() < Duration::from_secs(2));
         for answer in waiting {
             let answer = answer.join().unwrap().json();
             assert_eq!(answer["timing"]["batch"], 2);
@@ -307,7 +307,7 @@ fn a_full_queue_answers_at_once() {
 
 #[test]
 fn late_answers_and_late_bodies_end() {
-    let server = start(&["--timeout", "0.3", "--batch-delay-ms", "3000"]);
+    let server = start(&["--timeout", "0.3", "--batch-delay-ms", "10000"]);
     let start = Instant::now();
     server.post("/predictions/tiny", "image/jpeg", &chelsea()).refuses(504, &["0.3 s"]);
     assert!(start.elapsed() < Duration::from_secs(2));
