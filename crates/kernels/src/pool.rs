@@ -1,7 +1,8 @@
 //! Worker threads that a session keeps.
 //!
 //! A network is some hundred short steps one after the other, so handing a step to the workers must cost about a
-//! microsecond: they watch a counter for a while before they sleep.
+//! microsecond: they watch a counter for a while before they sleep. On a machine with other work, a worker may come
+//! late by some milliseconds, more than most steps take; the caller does then what nobody has begun.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -16,7 +17,8 @@ type Task = dyn Fn(usize) + Sync;
 
 /// Threads that run one task at a time, each with its own index.
 ///
-/// The thread that calls [`Pool::run`] is worker 0; a pool of one has no threads of its own.
+/// The thread that calls [`Pool::run`] is worker 0, and any other worker that its thread is too late for; a pool of
+/// one has no threads of its own.
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
@@ -27,12 +29,27 @@ pub struct Pool {
 struct Shared {
     /// Counts tasks; [`STOP`] ends the workers.
     epoch: AtomicU64,
+    /// For each worker but the caller, the last task that some thread began in its name.
+    begun: Box<[Begun]>,
     running: AtomicUsize,
     /// Workers that wait for `wake`; changes under the lock of `task`, and saves a system call where it is zero.
     sleeping: AtomicUsize,
     task: Mutex<Option<TaskPointer>>,
     wake: Condvar,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+/// Alone in its line: a worker begins without a look at its neighbours.
+#[repr(align(64))]
+struct Begun(AtomicU64);
+
+impl Shared {
+    /// Whether the calling thread is the one to do the part of `worker` (one or more) in task `epoch`.
+    fn begins(&self, worker: usize, epoch: u64) -> bool {
+        // Every part of a task is begun before the next task, so this counter is at `epoch` or just before.
+        let begun = &self.begun[worker - 1].0;
+        begun.compare_exchange(epoch - 1, epoch, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
 }
 
 const STOP: u64 = u64::MAX;
@@ -54,6 +71,7 @@ impl Pool {
     pub fn new(threads: usize, pin: bool) -> Self {
         let shared = Arc::new(Shared {
             epoch: AtomicU64::new(0),
+            begun: (1..threads).map(|_| Begun(AtomicU64::new(0))).collect(),
             running: AtomicUsize::new(0),
             sleeping: AtomicUsize::new(0),
             task: Mutex::new(None),
@@ -85,7 +103,8 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// Runs `task` once on each worker with the worker's index, and returns when all are done.
+    /// Runs `task` once for each worker with the worker's index, and returns when all are done. The caller's thread
+    /// takes the indices that no thread has begun when it is done with its own, so parts must not wait for each other.
     ///
     /// # Panics
     ///
@@ -100,15 +119,22 @@ impl Pool {
         // done with the task.
         let task = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static Task>(task) };
         self.shared.running.store(self.workers.len(), Ordering::Relaxed);
-        {
+        let epoch = {
             let mut slot = lock(&self.shared.task);
             *slot = Some(TaskPointer(task));
-            self.shared.epoch.fetch_add(1, Ordering::Release);
+            let epoch = self.shared.epoch.fetch_add(1, Ordering::Release) + 1;
             if self.shared.sleeping.load(Ordering::Relaxed) > 0 {
                 self.shared.wake.notify_all();
             }
+            epoch
+        };
+        let mut own = catch_unwind(AssertUnwindSafe(|| task(0)));
+        for worker in 1..self.threads() {
+            if self.shared.begins(worker, epoch) {
+                own = own.and(catch_unwind(AssertUnwindSafe(|| task(worker))));
+                self.shared.running.fetch_sub(1, Ordering::Relaxed);
+            }
         }
-        let own = catch_unwind(AssertUnwindSafe(|| task(0)));
         let mut spins = 0;
         while self.shared.running.load(Ordering::Acquire) > 0 {
             relax(&mut spins);
@@ -167,21 +193,26 @@ fn work(shared: &Shared, index: usize) {
             spins += 1;
             std::hint::spin_loop();
         }
-        let task = {
+        if spins == SPINS {
             let mut slot = lock(&shared.task);
             while shared.epoch.load(Ordering::Acquire) == seen {
                 shared.sleeping.fetch_add(1, Ordering::Relaxed);
                 slot = shared.wake.wait(slot).unwrap_or_else(PoisonError::into_inner);
                 shared.sleeping.fetch_sub(1, Ordering::Relaxed);
             }
-            seen = shared.epoch.load(Ordering::Acquire);
-            if seen == STOP {
-                return;
-            }
-            *slot
-        };
+        }
+        seen = shared.epoch.load(Ordering::Acquire);
+        if seen == STOP {
+            return;
+        }
+        if !shared.begins(index, seen) {
+            continue;
+        }
+        // Now that a part of it has begun, this task stays until that part is done.
+        let task = *lock(&shared.task);
         if let Some(TaskPointer(task)) = task {
-            // SAFETY: `Pool::run` waits for `running` to fall to zero before the task goes away.
+            // SAFETY: this thread has begun a part of the task, and `Pool::run` waits for `running` to fall to zero
+            // before the task goes away.
             let task = unsafe { &*task };
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(index))) {
                 *lock(&shared.panic) = Some(panic);
@@ -238,24 +269,58 @@ pub fn pin_to(core: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::{Duration, Instant};
 
     #[test]
     fn every_worker_runs_once_per_task() {
-        let pool = Pool::new(3, true);
-        let counts: Vec<_> = (0..3).map(|_| AtomicUsize::new(0)).collect();
-        for _ in 0..200 {
+        // More workers than most machines have cores, and parts from nothing to some microseconds.
+        for threads in [3, 17] {
+            let pool = Pool::new(threads, true);
+            let counts: Vec<_> = (0..threads).map(|_| AtomicUsize::new(0)).collect();
+            for round in 1..=500 {
+                pool.run(|worker| {
+                    (0..(round * worker) % 7 * 100).for_each(|_| std::hint::spin_loop());
+                    counts[worker].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(
+                    counts.iter().all(|count| count.load(Ordering::Relaxed) == round),
+                    "{round}: {counts:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_caller_does_what_nobody_has_begun() {
+        let pool = Pool::new(2, false);
+        let caller = std::thread::current().id();
+        let start = Instant::now();
+        let taken = AtomicUsize::new(0);
+        while taken.load(Ordering::Relaxed) == 0 {
+            assert!(start.elapsed() < Duration::from_secs(10), "a worker that sleeps was always faster");
+            std::thread::sleep(Duration::from_millis(5));
             pool.run(|worker| {
-                counts[worker].fetch_add(1, Ordering::Relaxed);
+                taken.fetch_add(
+                    usize::from(worker == 1 && std::thread::current().id() == caller),
+                    Ordering::Relaxed,
+                );
             });
         }
-        assert_eq!(counts.iter().map(|c| c.load(Ordering::Relaxed)).collect::<Vec<_>>(), [200; 3]);
+        let panic = catch_unwind(AssertUnwindSafe(|| {
+            for _ in 0..10 {
+                std::thread::sleep(Duration::from_millis(5));
+                pool.run(|worker| assert_ne!(worker, 1, "stop"));
+            }
+        }));
+        assert!(panic.is_err());
+        pool.run(|_| {});
     }
 
     #[test]
     fn workers_that_slept_wake_up() {
         let pool = Pool::new(2, false);
         for _ in 0..3 {
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
             let sum = AtomicUsize::new(0);
             pool.for_each(100, |i| {
                 sum.fetch_add(i, Ordering::Relaxed);
