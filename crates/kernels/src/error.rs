@@ -1,5 +1,6 @@
 //! What kernels refuse.
 
+use crate::{DType, Element};
 use std::ops::Range;
 
 /// Why a kernel was not built or did not run.
@@ -49,6 +50,15 @@ pub(crate) fn at_least(
 ) -> Result<(), KernelError> {
     if found < expected {
         return Err(KernelError::Length { kernel, operand, found, expected });
+    }
+    Ok(())
+}
+
+/// Checks that a kernel `built` for a format is called with it.
+pub(crate) fn same_format<T: Element>(kernel: &'static str, built: DType) -> Result<(), KernelError> {
+    if T::DTYPE != built {
+        let (built, called) = (built.name(), T::DTYPE.name());
+        return Err(KernelError::spec(kernel, format!("built for {built}, called with {called}")));
     }
     Ok(())
 }

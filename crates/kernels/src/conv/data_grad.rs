@@ -11,7 +11,7 @@
 use super::weights::{Strides, Weights};
 use super::{Conv, ConvIo, ConvSpec};
 use crate::arena::lines_as;
-use crate::error::at_least;
+use crate::error::{at_least, same_format};
 use crate::work::Out;
 use crate::{Activation, DType, Element, Halo, Isa, KernelError, Line, Map, Part, Pool};
 
@@ -188,9 +188,7 @@ impl DataGrad {
         io: DataGradIo<'_, T>,
     ) -> Result<(), KernelError> {
         let DataGradIo { grad, input, scratch } = io;
-        if T::DTYPE != self.dtype {
-            return Err(KernelError::spec(NAME, format!("built for {}", self.dtype.name())));
-        }
+        same_format::<T>(NAME, self.dtype)?;
         at_least(NAME, "gradient", grad.len(), images.saturating_mul(self.spec.output.image()))?;
         at_least(NAME, "input", input.len(), images.saturating_mul(self.spec.input.image()))?;
         at_least(NAME, "scratch", scratch.len(), self.scratch(images, pool.threads()))?;

@@ -7,6 +7,7 @@ use super::direct::Direct;
 use super::weights::Weights;
 use super::winograd::{Tile, Winograd};
 use super::{CONV, ConvIo, ConvSpec, cost};
+use crate::error::same_format;
 use crate::{Bf16, DType, Element, Isa, KernelError, Level, NormStats, Part, Pool};
 use std::fmt;
 
@@ -205,10 +206,7 @@ impl Conv {
     ///
     /// A slice is too short, or `T` is not the format that the convolution was built for.
     pub fn run<T: Element>(&self, pool: &Pool, part: &Part, io: ConvIo<'_, T>) -> Result<(), KernelError> {
-        if T::DTYPE != self.dtype {
-            let reason = format!("built for {}, called with {}", self.dtype.name(), T::DTYPE.name());
-            return Err(KernelError::spec(CONV, reason));
-        }
+        same_format::<T>(CONV, self.dtype)?;
         // Generic code is compiled by the crate that calls it, with that crate's settings; the kernels are not.
         match T::DTYPE {
             DType::F32 => self.run_f32(pool, part, io.cast()?),
@@ -255,10 +253,7 @@ impl Conv {
             return Err(KernelError::spec(CONV, "no images"));
         }
         if let Packed::Direct(direct) = &self.packed {
-            if T::DTYPE != self.dtype {
-                let reason = format!("built for {}, called with {}", self.dtype.name(), T::DTYPE.name());
-                return Err(KernelError::spec(CONV, reason));
-            }
+            same_format::<T>(CONV, self.dtype)?;
             return match T::DTYPE {
                 DType::F32 => direct.run_with_statistics::<f32>(pool, images, io.cast()?, statistics),
                 DType::Bf16 => direct.run_with_statistics::<Bf16>(pool, images, io.cast()?, statistics),

@@ -13,7 +13,7 @@ mod work;
 use super::taken::Taken;
 use super::weights::{FAR, Weights};
 use super::{CONV, ConvIo, ConvSpec};
-use crate::error::at_least;
+use crate::error::{at_least, same_format};
 use crate::work::Out;
 use crate::{Bf16, DType, Element, Isa, KernelError, Line, Part, Pool, share};
 use moments::Moments;
@@ -185,9 +185,7 @@ impl Direct {
         statistics: Option<[&mut [f32]; 2]>,
     ) -> Result<(), KernelError> {
         self.spec.check_io(part, &io)?;
-        if T::DTYPE != self.dtype {
-            return Err(KernelError::spec(CONV, format!("built for {}", self.dtype.name())));
-        }
+        same_format::<T>(CONV, self.dtype)?;
         at_least(CONV, "scratch", io.scratch.len(), self.scratch(pool.threads()))?;
         let ConvIo { input, output, residual, pooled, scratch } = io;
         let (scratch, more) = scratch.split_at_mut(self.scratch(pool.threads()));

@@ -16,8 +16,8 @@
 
 use super::call::{Call, Multiply, Stretch};
 use super::tile::Shape;
+use super::windows::{BLOCKS, ByWindows, Panel};
 use super::work::Pixel;
-use super::{BLOCKS, Panel, WeightGrad};
 use crate::conv::taken::Taken;
 use crate::simd::{Kernel, Simd};
 use crate::x86::amx::{LEFT, RIGHT, Shapes, TILE, Tiles, paired};
@@ -105,7 +105,7 @@ impl<T: Element, K: Tiles> Multiply<T> for OnTiles<K> {
 /// Packs the gradients of some steps, and notes where the windows of their pixels are. What stands behind the last output
 /// of a group does not matter: its sums are not read.
 struct Grads<'a, K> {
-    plan: &'a WeightGrad,
+    plan: &'a ByWindows,
     stretch: &'a Stretch,
     /// Among the pixels of the stretch.
     own: Range<usize>,
@@ -194,7 +194,7 @@ impl<K: Tiles> Grads<'_, K> {
 
 /// Items: chunks of tiles, by parts of the stretch, by panels.
 struct Products<'a, K> {
-    plan: &'a WeightGrad,
+    plan: &'a ByWindows,
     stretch: &'a Stretch,
     chunks: usize,
     own: Range<usize>,
@@ -343,7 +343,7 @@ impl<K: Tiles> Products<'_, K> {
 
 /// The panel whose items follow.
 #[inline(always)]
-fn panel_after(plan: &WeightGrad, index: usize) -> &Panel {
+fn panel_after(plan: &ByWindows, index: usize) -> &Panel {
     &plan.panels[if index + 1 < plan.panels.len() { index + 1 } else { 0 }]
 }
 

@@ -1,11 +1,11 @@
 //! One call: stretch by stretch, all workers pack the gradients, meet, and take items.
 
+use super::WeightGradIo;
+use super::windows::{BLOCK, ByWindows, Layout};
 use super::work::{Items, PackGrads};
-use super::{BLOCK, Layout, NAME, WeightGrad, WeightGradIo};
 use crate::conv::taken::Taken;
-use crate::error::at_least;
 use crate::work::{In, Out};
-use crate::{Element, KernelError, Line, Pool, as_f32_mut, share};
+use crate::{Element, Line, Pool, as_f32_mut, share};
 use std::ops::Range;
 
 /// The pixels between two meetings of the workers, in blocks of equal size.
@@ -43,7 +43,7 @@ impl Stretch {
 
 /// What the workers of a stretch share.
 pub(super) struct Call<'a, T> {
-    pub(super) plan: &'a WeightGrad,
+    pub(super) plan: &'a ByWindows,
     pub(super) stretch: Stretch,
     threads: usize,
     /// Which items were taken.
@@ -51,7 +51,6 @@ pub(super) struct Call<'a, T> {
     /// Into how many chunks the tiles are cut.
     pub(super) chunks: usize,
     input: In<T>,
-    norm: [In<f32>; 2],
     grad: In<T>,
     scratch: Out<Line>,
     layout: Layout,
@@ -83,10 +82,6 @@ impl<T: Element> Call<'_, T> {
 
     pub(super) fn starts(&self) -> *mut usize {
         self.line(self.layout.starts).cast()
-    }
-
-    fn places(&self) -> *mut [i32; 2] {
-        self.line(self.layout.places).cast()
     }
 
     pub(super) fn grads(&self) -> *mut Line {
@@ -143,7 +138,6 @@ impl<T: Element> Multiply<T> for Vectors {
                 own: call.own_pixels(worker),
                 grad: call.grad(),
                 starts: call.starts(),
-                places: call.places(),
                 to: call.grads().cast(),
             });
         }
@@ -159,9 +153,7 @@ impl<T: Element> Multiply<T> for Vectors {
                 own: call.own_items(owner),
                 taken: (call.taken, owner),
                 input: call.input(),
-                norm: [call.norm[0].at(0), call.norm[1].at(0)],
                 starts: call.starts(),
-                places: call.places(),
                 grads: call.grads().cast(),
                 panel: call.panel(worker).cast(),
                 sums: call.sums(),
@@ -171,32 +163,19 @@ impl<T: Element> Multiply<T> for Vectors {
     }
 }
 
-impl WeightGrad {
-    /// The gradient by `M`, which is what the plan was made for; the format and the norm's numbers were checked.
+impl ByWindows {
+    /// The gradient by `M`, which is what the plan was made for; the slices were checked, and there are pixels.
     pub(super) fn gradient<T: Element, M: Multiply<T>>(
         &self,
         pool: &Pool,
         images: usize,
-        norm: [&[f32]; 2],
         io: WeightGradIo<'_, T>,
-    ) -> Result<(), KernelError> {
+    ) {
         let WeightGradIo { input, grad, weight, scratch } = io;
         let threads = pool.threads();
-        at_least(NAME, "input", input.len(), images.saturating_mul(self.spec.input.image()))?;
-        at_least(NAME, "gradient", grad.len(), images.saturating_mul(self.spec.output.image()))?;
-        at_least(NAME, "weight", weight.len(), self.spec.weights())?;
-        at_least(NAME, "scratch", scratch.len(), self.scratch(threads))?;
         let layout = self.layout(threads);
         let pixels = images * self.spec.output.h * self.spec.output.w;
-        if pixels == 0 {
-            weight[..self.spec.weights()].fill(0.0);
-            return Ok(());
-        }
-        if let Some(way) = &self.winograd {
-            way.gradient(pool, images, WeightGradIo { input, grad, weight, scratch });
-            return Ok(());
-        }
-        let (norm, input, grad) = (norm.map(In::new), In::new(input), In::new(grad));
+        let (input, grad) = (In::new(input), In::new(grad));
         let base = Out::new(scratch);
         let stretches = pixels.div_ceil(self.blocks() * BLOCK);
         let chunks = self.chunks(threads);
@@ -207,7 +186,7 @@ impl WeightGrad {
             let taken = unsafe { Taken::new(base.at(layout.taken), threads) };
             let scratch = base;
             let call =
-                Call { plan: self, stretch, threads, taken, chunks, input, norm, grad, scratch, layout, add };
+                Call { plan: self, stretch, threads, taken, chunks, input, grad, scratch, layout, add };
             // SAFETY: the slices were checked to hold every pixel and the scratch the whole layout.
             pool.run(|worker| unsafe { M::pack(&call, worker) });
             pool.run(|worker| {
@@ -218,6 +197,5 @@ impl WeightGrad {
             });
         }
         self.unpack(pool, as_f32_mut(&mut scratch[layout.sums..layout.end]), weight);
-        Ok(())
     }
 }

@@ -3,18 +3,19 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../../../tests/windows/mod.rs"]
-mod windows;
+mod random;
 
 use super::amx::OnTiles;
+use super::windows::{BLOCK, BLOCKS};
 use super::*;
-use crate::Bf16;
 use crate::conv::amx::software::Software;
 use crate::conv::amx::tests::common;
 use crate::simd::{Kernel, Simd};
 use crate::x86::amx::{TILE, Tiles, paired};
+use crate::{Bf16, Level};
 use proptest::prelude::*;
+use random::{Numbers, each_product, spec, specs};
 use std::marker::PhantomData;
-use windows::{Numbers, each_product, spec, specs};
 
 const NAN: Bf16 = Bf16(0x7fc1);
 
@@ -50,7 +51,7 @@ impl Case {
     }
 
     fn run<K: Tiles>(&self, isa: Isa, threads: usize) -> Vec<f32> {
-        let kernel = WeightGrad::build(&self.spec, DType::Bf16, isa, None, Product::Tiles).unwrap();
+        let kernel = ByWindows::new(&self.spec, isa, Product::Tiles).unwrap();
         let pool = Pool::new(threads, false);
         let mut scratch = vec![Line::ZERO; kernel.scratch(threads)];
         // A line of 0xff is NaN in every format.
@@ -64,7 +65,7 @@ impl Case {
             weight: &mut weight,
             scratch: &mut scratch,
         };
-        kernel.gradient::<Bf16, OnTiles<K>>(&pool, self.images, [&[]; 2], io).unwrap();
+        kernel.gradient::<Bf16, OnTiles<K>>(&pool, self.images, io);
         weight
     }
 
@@ -133,7 +134,7 @@ fn layers_in_small() {
 fn several_stretches_parts_and_chunks() {
     let case = |size, channels, images| {
         let spec = spec(size, channels, window(1, 1), [0; 2], 0);
-        let plan = WeightGrad::build(&spec, DType::Bf16, Isa::best(), None, Product::Tiles).unwrap();
+        let plan = ByWindows::new(&spec, Isa::best(), Product::Tiles).unwrap();
         (Case::new(spec, images, 3), plan)
     };
     let (many_pixels, plan) = case([75, 60], [1, 20, 24], 1);
@@ -148,18 +149,11 @@ fn several_stretches_parts_and_chunks() {
 }
 
 #[test]
-fn a_call_without_images_gives_zeros() {
-    let case = Case::new(spec([4, 4], [1, 8, 8], window(3, 1), [1; 2], 0), 0, 1);
-    assert!(case.run::<Software>(Isa::best(), 2).iter().all(|x| *x == 0.0));
-}
-
-#[test]
-fn tiles_are_for_bf16_without_a_norm() {
+fn tiles_are_for_bf16() {
     for &isa in Isa::available() {
         let amx = isa.level() == Level::Amx;
-        assert_eq!(Product::of(DType::Bf16, isa, false) == Product::Tiles, amx);
-        assert_eq!(Product::of(DType::Bf16, isa, true), Product::Vectors);
-        assert_eq!(Product::of(DType::F32, isa, false), Product::Vectors);
+        assert_eq!(Product::of(DType::Bf16, isa) == Product::Tiles, amx);
+        assert_eq!(Product::of(DType::F32, isa), Product::Vectors);
     }
 }
 

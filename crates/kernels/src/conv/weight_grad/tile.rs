@@ -38,18 +38,6 @@ impl Kernel for Ask {
     }
 }
 
-/// `f32` per vector.
-pub(super) struct Lanes;
-
-impl Kernel for Lanes {
-    type Output = usize;
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) -> usize {
-        S::LANES
-    }
-}
-
 /// Adds a tile's products, or begins its sums with them: `[R][V vectors]` from gradients `[pixel][R]` and a panel
 /// `[pixel][V vectors]`.
 ///

@@ -1,6 +1,6 @@
 //! The sums of all parts in the order of the weight.
 
-use super::{Panel, Product, WeightGrad};
+use super::windows::{ByWindows, Panel, Product};
 use crate::Pool;
 use crate::work::Out;
 
@@ -12,7 +12,7 @@ pub(super) fn sets(panels: &[Panel]) -> Vec<Vec<usize>> {
     order.chunk_by(|a, b| key(a) == key(b)).map(<[usize]>::to_vec).collect()
 }
 
-impl WeightGrad {
+impl ByWindows {
     /// The place of a panel's element among the sums of an output.
     #[inline(always)]
     fn column(&self, panel: &Panel, element: usize) -> usize {

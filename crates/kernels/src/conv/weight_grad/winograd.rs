@@ -18,11 +18,13 @@
 
 #![expect(clippy::needless_range_loop, reason = "indices of points and taps, which are also offsets")]
 
+use super::WeightGradIo;
 use super::tile::{self, Shape};
-use super::{BLOCK, WeightGradIo};
+use super::windows::BLOCK;
 use crate::conv::ConvSpec;
+use crate::conv::cost::{BANDWIDTH, lanes, rate};
 use crate::conv::taken::Taken;
-use crate::conv::winograd::{MAX, forward, rate, spread, weight_matrix};
+use crate::conv::winograd::{MAX, forward, spread, weight_matrix};
 use crate::simd::{Kernel, Simd};
 use crate::work::{In, Out};
 use crate::{Element, Isa, Line, Pool, as_f32_mut, share};
@@ -43,9 +45,6 @@ const REACHED: f64 = 0.8;
 const WINDOWS_REACHED: f64 = 0.72;
 /// Seconds to transform one tile and one vector of channels; most of it waits for memory.
 const TRANSFORM: f64 = 200e-9;
-/// Bytes of sums per second.
-const BANDWIDTH: f64 = 15e9;
-
 /// The way by tiles.
 #[derive(Debug)]
 pub(super) struct Winograd {
@@ -89,7 +88,9 @@ struct Place {
 
 impl Winograd {
     /// For a convolution that is [supported](crate::conv::winograd::Winograd::supports).
-    pub(super) fn new(spec: &ConvSpec, shape: Shape, isa: Isa) -> Self {
+    pub(super) fn new(spec: &ConvSpec, isa: Isa) -> Self {
+        // SAFETY: this kernel promises nothing.
+        let shape = unsafe { isa.call(tile::Ask) };
         let panels = spec.group_inputs().div_ceil(shape.width);
         let slices = spec.group_outputs().div_ceil(shape.rows);
         let numbers = POINTS * spec.groups * (panels * shape.width + slices * shape.rows);
@@ -100,15 +101,14 @@ impl Winograd {
     /// Seconds of one thread for whole images, here and by windows: enough to choose between them.
     pub(super) fn seconds(&self, images: usize) -> [f64; 2] {
         let Shape { rows, width } = self.shape;
-        // SAFETY: this kernel promises nothing.
-        let lanes = unsafe { self.isa.call(tile::Lanes) };
         let tiles = (images * self.per_image()) as f64;
         let groups = self.spec.groups as f64;
-        let vectors = |outputs: usize| groups * (self.panels * width / lanes * outputs) as f64;
+        let lanes = lanes(self.isa);
+        let vectors = |outputs: usize| groups * (self.panels * width * outputs) as f64 / lanes;
         let outputs = self.slices * rows;
         let products = tiles * POINTS as f64 * vectors(outputs);
-        let transformed = tiles * (vectors(1) + groups * (self.slices * rows.div_ceil(lanes)) as f64);
-        let sums = POINTS as f64 * vectors(outputs) * lanes as f64 * size_of::<f32>() as f64;
+        let transformed = tiles * (vectors(1) + groups * self.slices as f64 * (rows as f64 / lanes).ceil());
+        let sums = POINTS as f64 * vectors(outputs) * lanes * size_of::<f32>() as f64;
         let stretches = (tiles / self.tiles as f64).ceil();
         let here = products / rate(self.isa) / REACHED
             + transformed * TRANSFORM

@@ -2,10 +2,10 @@
 
 use super::call::Stretch;
 use super::tile::{self, rows, vectors};
-use super::{BLOCK, ConvSpec, Panel, WeightGrad};
+use super::windows::{BLOCK, ByWindows};
 use crate::conv::taken::Taken;
 use crate::simd::{Kernel, Simd};
-use crate::{Activation, Element, Map};
+use crate::{ConvSpec, Element, Map};
 use std::ops::Range;
 
 /// A pixel of the output, on the way through all images.
@@ -51,25 +51,17 @@ impl Pixel {
             + (self.y * stride[0] + input.halo.top - padding[0]) * input.row()
             + (self.x * stride[1] + input.halo.left - padding[1]) * input.c
     }
-
-    /// The row and the column of the map where its window begins.
-    #[inline(always)]
-    fn place(&self, spec: &ConvSpec) -> [i32; 2] {
-        let place = [self.y * spec.stride[0], self.x * spec.stride[1]];
-        [place[0] as i32 - spec.padding[0] as i32, place[1] as i32 - spec.padding[1] as i32]
-    }
 }
 
 /// Packs the gradients of some pixels as `[block][tile][pixel][R]`, and notes where their windows are. What stands behind
 /// the last output of a group does not matter: its sums are not read.
 pub(super) struct PackGrads<'a, T> {
-    pub(super) plan: &'a WeightGrad,
+    pub(super) plan: &'a ByWindows,
     pub(super) stretch: &'a Stretch,
     /// Among the pixels of the stretch.
     pub(super) own: Range<usize>,
     pub(super) grad: *const T,
     pub(super) starts: *mut usize,
-    pub(super) places: *mut [i32; 2],
     pub(super) to: *mut f32,
 }
 
@@ -78,7 +70,7 @@ impl<T: Element> Kernel for PackGrads<'_, T> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let Self { plan, stretch, own, grad, starts, places, to } = self;
+        let Self { plan, stretch, own, grad, starts, to } = self;
         let output = &plan.spec.output;
         if own.is_empty() {
             return;
@@ -87,10 +79,9 @@ impl<T: Element> Kernel for PackGrads<'_, T> {
         for block in 0..stretch.blocks {
             let all = stretch.block(block);
             for pixel in all.start.max(own.start)..all.end.min(own.end) {
-                // SAFETY: the tables and the packed gradients hold every pixel of a stretch, and the gradient this one.
+                // SAFETY: the table and the packed gradients hold every pixel of a stretch, and the gradient this one.
                 unsafe {
                     *starts.add(pixel) = at.window(&plan.spec);
-                    *places.add(pixel) = at.place(&plan.spec);
                     let to = to.add(block * plan.grad_block() + (pixel - all.start) * rows::<S>());
                     let reach = const { rows::<S>().next_multiple_of(S::LANES) };
                     let shared = (own.end - pixel) * rows::<S>() < reach && own.end < all.end;
@@ -109,7 +100,7 @@ impl<T: Element> Kernel for PackGrads<'_, T> {
 ///
 /// The pixel can be read, and its place in every tile and what follows it written; the processor has the level of `S`.
 #[inline(always)]
-unsafe fn pixel_tiles<S: Simd, T: Element>(plan: &WeightGrad, from: *const T, to: *mut f32, shared: bool) {
+unsafe fn pixel_tiles<S: Simd, T: Element>(plan: &ByWindows, from: *const T, to: *mut f32, shared: bool) {
     let (c, outputs, rows) = (plan.spec.output.c, plan.spec.group_outputs(), rows::<S>());
     let mut to = to;
     for group in 0..plan.spec.groups {
@@ -138,17 +129,14 @@ unsafe fn pixel_tiles<S: Simd, T: Element>(plan: &WeightGrad, from: *const T, to
 
 /// Items: chunks of tiles by panels.
 pub(super) struct Items<'a, T> {
-    pub(super) plan: &'a WeightGrad,
+    pub(super) plan: &'a ByWindows,
     pub(super) stretch: &'a Stretch,
     pub(super) chunks: usize,
     pub(super) own: Range<usize>,
     /// The counter, and whose share it counts.
     pub(super) taken: (Taken, usize),
     pub(super) input: *const T,
-    /// The scale and the shift of the norm, if there is one.
-    pub(super) norm: [*const f32; 2],
     pub(super) starts: *const usize,
-    pub(super) places: *const [i32; 2],
     pub(super) grads: *const f32,
     pub(super) panel: *mut f32,
     pub(super) sums: *mut f32,
@@ -198,15 +186,14 @@ impl<T: Element> Items<'_, T> {
             let next = self.next_pack(index, block);
             let input = self.input.add(panel.offset);
             let starts = self.starts.add(pixels.start);
-            match (self.plan.norm, vectors::<S>()) {
-                (Some(slope), _) => self.pack_norm::<S>(panel, pixels, slope),
-                (None, 2) if panel.width == 2 * S::LANES => {
+            match vectors::<S>() {
+                2 if panel.width == 2 * S::LANES => {
                     pack::<S, T, 2>(input, starts, pixels.len(), next, self.panel);
                 }
-                (None, 4) if panel.width == 4 * S::LANES => {
+                4 if panel.width == 4 * S::LANES => {
                     pack::<S, T, 4>(input, starts, pixels.len(), next, self.panel);
                 }
-                (None, _) => pack_part::<S, T>(input, starts, pixels.len(), panel.width, self.panel),
+                _ => pack_part::<S, T>(input, starts, pixels.len(), panel.width, self.panel),
             }
         }
     }
@@ -227,46 +214,6 @@ impl<T: Element> Items<'_, T> {
         unsafe {
             let starts = self.starts.add(self.stretch.block(block).start);
             (self.input.add(self.plan.panels[panel].offset), starts)
-        }
-    }
-
-    /// The same of what the norm and its activation make of the input; nothing, where a tap lies outside the map.
-    ///
-    /// # Safety
-    ///
-    /// As [`Items::pack`].
-    #[inline(always)]
-    unsafe fn pack_norm<S: Simd>(&self, panel: &Panel, pixels: Range<usize>, slope: f32) {
-        let spec = &self.plan.spec;
-        let (h, w) = (spec.input.h as i32, spec.input.w as i32);
-        let [y, x] = [0, 1].map(|axis| (panel.tap[axis] * spec.dilation[axis]) as i32);
-        let channel = panel.group * spec.group_inputs() + panel.channel;
-        let all = vectors::<S>() * S::LANES;
-        let activation = Activation::LeakyRelu(slope);
-        for lane in (0..all).step_by(S::LANES) {
-            let width = panel.width.saturating_sub(lane).min(S::LANES);
-            // SAFETY: the same contract; no more than the channels of the panel are read.
-            unsafe {
-                let scale = S::load_part(self.norm[0].wrapping_add(channel + lane), width);
-                let shift = S::load_part(self.norm[1].wrapping_add(channel + lane), width);
-                let mut to = self.panel.add(lane);
-                for pixel in pixels.clone() {
-                    let [top, left] = *self.places.add(pixel);
-                    let inside = (0..h).contains(&(top + y)) && (0..w).contains(&(left + x));
-                    let mut value = S::splat(0.0);
-                    if inside {
-                        let from = self.input.wrapping_add(*self.starts.add(pixel) + panel.offset + lane);
-                        value = if width == S::LANES {
-                            T::load::<S>(from)
-                        } else {
-                            T::load_part::<S>(from, width)
-                        };
-                        value = activation.apply::<S>(S::add(S::mul(value, scale), shift));
-                    }
-                    S::store(to, value);
-                    to = to.add(all);
-                }
-            }
         }
     }
 

@@ -1,17 +1,9 @@
 //! What a convolution costs this way, roughly: enough to choose between methods and sizes of tiles.
 
 use super::{Blocking, Tile, Winograd};
+use crate::Isa;
 use crate::conv::ConvSpec;
-use crate::{Isa, Level};
-
-/// Vectors of multiply-adds per second and thread, of which the products reach [`REACHED`].
-pub(in crate::conv) fn rate(isa: Isa) -> f64 {
-    match isa.level() {
-        Level::Portable => 0.8e9,
-        Level::Neon | Level::Avx2 => 6.3e9,
-        Level::Avx512 | Level::Avx512Bf16 | Level::Amx => 5e9,
-    }
-}
+use crate::conv::cost::rate;
 
 /// Measured on Zen 3: the products' share of the peak once the weights are cached.
 const REACHED: f64 = 0.85;

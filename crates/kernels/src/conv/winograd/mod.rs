@@ -32,7 +32,6 @@ use product::{Ask, Products, Shape};
 use std::ops::Range;
 use transform::{Input, Layout, Output, Sums};
 
-pub(in crate::conv) use cost::rate;
 pub(in crate::conv) use transform::{MAX, forward, spread, weight_matrix};
 
 const NAME: &str = "winograd convolution";
