@@ -40,6 +40,8 @@ from timm.models.resnest import ResNestBottleneck
 from timm.models.resnet import ResNet
 from timm.models.tresnet import TResNet
 
+from peers import positive
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MODELS = {
     "resnest14_digits": lambda: ResNet(
@@ -301,14 +303,6 @@ def picture(results, path):
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {len(results) * (width + 60) + 10} 524"><style>{style}'
         f'</style><rect width="100%" height="100%" fill="#fff"/>{"".join(parts)}{legend}</svg>\n'
     )
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is below 1")
-    return value
 
 
 def main():

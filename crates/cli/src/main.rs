@@ -64,6 +64,7 @@ This build holds the server alone, for files that 'cardinal compile --output FIL
 /// ResNeSt, TResNet and their peers: list, inspect, convert and run them.
 #[derive(Parser)]
 #[command(name = "cardinal", version, after_help = EXAMPLES, propagate_version = true)]
+#[cfg_attr(not(feature = "networks"), command(about = "Answers over HTTP with compiled networks"))]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,

@@ -29,6 +29,12 @@ pub(super) fn figures(results: &Results, accuracies: &[Accuracy], machine: &str)
             Some((speed.clone(), speed.rate))
         }
     };
+    let mut families: Vec<&str> = Vec::new();
+    for row in accuracies {
+        if !families.contains(&row.family.as_str()) {
+            families.push(&row.family);
+        }
+    }
     let make = |file, title: &str, x: &str, caption: &str, of: &dyn Fn(&Accuracy) -> Option<(Speed, f64)>| {
         let found: Vec<_> =
             accuracies.iter().filter_map(|row| of(row).map(|(speed, x)| (row.clone(), speed, x))).collect();
@@ -36,7 +42,7 @@ pub(super) fn figures(results: &Results, accuracies: &[Accuracy], machine: &str)
         let missing = missing.map(|row| format!("{} ({} px)", row.label, row.size)).collect();
         (found.len() >= 2).then(|| Figure {
             file,
-            plot: plot(title, x, machine, &found),
+            plot: plot(title, x, machine, &families, &found),
             caption: caption.into(),
             points: found,
             missing,
@@ -71,16 +77,18 @@ pub(super) fn figures(results: &Results, accuracies: &[Accuracy], machine: &str)
     figures.into_iter().flatten().collect()
 }
 
-fn plot(title: &str, x: &str, machine: &str, found: &[(Accuracy, Speed, f64)]) -> Plot {
-    let mut families: Vec<Family> = Vec::new();
+/// Of `all` families those that have a point; each looks the same in every figure.
+fn plot(title: &str, x: &str, machine: &str, all: &[&str], found: &[(Accuracy, Speed, f64)]) -> Plot {
+    let family = |(look, name): (usize, &&str)| Family { name: (*name).to_owned(), look, points: Vec::new() };
+    let mut families: Vec<Family> = all.iter().enumerate().map(family).collect();
     for (row, speed, x) in found {
         let point =
             Point { label: row.label.clone(), x: *x, y: row.top1, own: row.own, facts: facts(row, speed) };
-        match families.iter_mut().find(|family| family.name == row.family) {
-            Some(family) => family.points.push(point),
-            None => families.push(Family { name: row.family.clone(), points: vec![point] }),
+        if let Some(family) = families.iter_mut().find(|family| family.name == row.family) {
+            family.points.push(point);
         }
     }
+    families.retain(|family| !family.points.is_empty());
     let dtype = &found[0].1.dtype;
     let hollow = if found.iter().all(|(row, _, _)| row.own) {
         "accuracies are our own"

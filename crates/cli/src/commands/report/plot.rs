@@ -40,7 +40,15 @@ pub(super) struct Plot {
 /// Points joined by a line, from left to right.
 pub(super) struct Family {
     pub(super) name: String,
+    /// Chooses its colour and its marker.
+    pub(super) look: usize,
     pub(super) points: Vec<Point>,
+}
+
+impl Family {
+    fn colour(&self) -> String {
+        format!("var(--c{})", self.look % COLOURS)
+    }
 }
 
 /// A point and what is known about it.
@@ -139,8 +147,8 @@ impl Plot {
         column: &dyn Fn(f64) -> f64,
         row: &dyn Fn(f64) -> f64,
     ) {
-        for (place, (family, [x, down])) in self.families.iter().zip(legend).enumerate() {
-            let colour = format!("var(--c{})", place % COLOURS);
+        for (family, [x, down]) in self.families.iter().zip(legend) {
+            let colour = family.colour();
             let mut sorted: Vec<&Point> = family.points.iter().collect();
             sorted.sort_by(|a, b| a.x.total_cmp(&b.x));
             let path: Vec<String> = sorted
@@ -152,7 +160,7 @@ impl Plot {
             let _ = write!(
                 svg,
                 "{}<text x=\"{:.0}\" y=\"{:.0}\">{}</text>",
-                marker(place, [x + 6.0, 56.0 + down], &colour, true),
+                marker(family.look, [x + 6.0, 56.0 + down], &colour, true),
                 x + 16.0,
                 60.0 + down,
                 escape(&family.name)
@@ -165,14 +173,14 @@ impl Plot {
         for point in self.families.iter().flat_map(|family| &family.points) {
             labels.keep_free(column(point.x), row(point.y));
         }
-        for (place, family) in self.families.iter().enumerate() {
-            let colour = format!("var(--c{})", place % COLOURS);
+        for family in &self.families {
+            let colour = family.colour();
             for point in &family.points {
                 let (x, y) = (column(point.x), row(point.y));
                 let _ = write!(
                     svg,
                     "<g>{}<title>{}</title>",
-                    marker(place, [x, y], &colour, point.own),
+                    marker(family.look, [x, y], &colour, point.own),
                     escape(&point.facts)
                 );
                 if let Some((x, y)) = labels.place(x, y, &point.label) {
@@ -184,11 +192,11 @@ impl Plot {
     }
 }
 
-/// A mark of family `place` at a point: hollow where the accuracy is a published one.
-fn marker(place: usize, [x, y]: [f64; 2], colour: &str, filled: bool) -> String {
+/// A mark of a family at a point: hollow where the accuracy is a published one.
+fn marker(look: usize, [x, y]: [f64; 2], colour: &str, filled: bool) -> String {
     let fill = if filled { colour } else { "var(--ground)" };
     let style = format!("class=\"mark\" style=\"stroke:{colour};fill:{fill}\"");
-    match place % 4 {
+    match look % 4 {
         0 => format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4.5\" {style}/>"),
         1 => format!("<rect x=\"{:.1}\" y=\"{:.1}\" width=\"8\" height=\"8\" {style}/>", x - 4.0, y - 4.0),
         2 => format!("<path d=\"M{x:.1} {:.1}l5 9h-10z\" {style}/>", y - 5.5),
@@ -304,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_long_legend_takes_another_line() {
-        let family = |name: &str| Family { name: name.into(), points: Vec::new() };
+        let family = |name: &str| Family { name: name.into(), look: 0, points: Vec::new() };
         let names = [
             "ResNeSt",
             "EfficientNet",
