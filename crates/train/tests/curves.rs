@@ -14,11 +14,18 @@ use cardinal_train::optim::OptimizerSettings;
 use cardinal_train::pipeline;
 use cardinal_train::recipe::Recipe;
 use cardinal_train::schedule::LrSchedule;
-use cardinal_train::step::{CompiledOptions, CompiledStep, EagerStep, Step, StepInput, StepSettings};
+use cardinal_train::step::{
+    CompiledOptions, CompiledStep, EagerStep, Step, StepInput, StepSettings, StepState,
+};
+use std::ops::RangeInclusive;
+use std::sync::Mutex;
 
 const BATCH: usize = 64;
 /// How far apart losses may be.
 const LIMIT: f64 = 1e-3;
+
+/// Whoever draws weights, which happens when they are first read: there is one generator for all threads.
+static DRAWING: Mutex<()> = Mutex::new(());
 
 /// The losses of the first `steps` steps of `step`.
 fn losses(recipe: &Recipe, step: &mut dyn Step, steps: usize) -> Vec<f64> {
@@ -50,9 +57,9 @@ fn losses(recipe: &Recipe, step: &mut dyn Step, steps: usize) -> Vec<f64> {
     losses
 }
 
-/// A pair of steps with weights drawn from `seed`, and the distance of their losses; first that of the compiled step on one
-/// thread and on two, which add in another order.
-fn compare(name: &str, lr: f64, steps: usize, seed: u64) -> [f64; 2] {
+/// The distance of the compiled step's losses from the eager one's, with weights drawn from the first of `seeds` that says
+/// something: for which the compiled step on one thread and on two, which add in another order, agree to a third of the limit.
+fn compare(name: &str, lr: f64, steps: usize, mut seeds: RangeInclusive<u64>) -> f64 {
     let mut recipe = Recipe::load("digits").unwrap();
     let settings =
         [format!("model={name}"), format!("batch_size={BATCH}"), format!("lr={lr}"), "no_aug=true".into()];
@@ -61,48 +68,65 @@ fn compare(name: &str, lr: f64, steps: usize, seed: u64) -> [f64; 2] {
     let options = ModelOptions::new().with_num_classes(10);
     let model = || Model::new(registry::find(name).unwrap(), &options, &device);
     let (loss, optimizer) = (Loss::from_recipe(&recipe), OptimizerSettings::from_recipe(&recipe));
-    device.seed(seed);
-    let mut eager = EagerStep::new(model(), &device, loss, optimizer, false, |_| false).unwrap();
-    let start = eager.state().unwrap();
-    let [one, two] = [1, 2].map(|threads| {
-        let options = CompiledOptions { batch: BATCH, size: [3, 32, 32], dtype: DType::F32, threads };
-        let mut step = CompiledStep::new(model(), loss, optimizer, false, |_| false, &options).unwrap();
-        step.restore(&start).unwrap();
-        losses(&recipe, &mut step, steps)
-    });
-    let theirs = losses(&recipe, &mut eager, steps);
-    let apart = |ours: &[f64], theirs: &[f64]| -> Vec<f64> {
-        ours.iter().zip(theirs).map(|(a, b)| (a - b).abs() / b).collect()
+    let eager = |seed| {
+        let _alone = DRAWING.lock();
+        device.seed(seed);
+        let step = EagerStep::new(model(), &device, loss, optimizer, false, |_| false).unwrap();
+        let start = step.state().unwrap();
+        (step, start)
     };
-    let [own, ours] = [apart(&one, &two), apart(&two, &theirs)];
-    let worst = |list: &[f64]| list.iter().copied().fold(0.0, f64::max);
+    let compiled = |start: &StepState, threads| {
+        let options = CompiledOptions { batch: BATCH, size: [3, 32, 32], dtype: DType::F32, threads };
+        let alone = DRAWING.lock();
+        let mut step = CompiledStep::new(model(), loss, optimizer, false, |_| false, &options).unwrap();
+        drop(alone);
+        step.restore(start).unwrap();
+        losses(&recipe, &mut step, steps)
+    };
+    let (seed, mut eager, ours) = seeds
+        .find_map(|seed| {
+            let (eager, start) = eager(seed);
+            let ours = compiled(&start, 2);
+            let own = worst(&apart(&compiled(&start, 1), &ours));
+            println!("{name}, seed {seed}: compiled on 1 and 2 threads apart by {own:.1e}");
+            (own <= LIMIT / 3.0).then_some((seed, eager, ours))
+        })
+        .expect("one of the seeds says something");
+    let theirs = losses(&recipe, &mut eager, steps);
+    let apart = apart(&ours, &theirs);
     println!(
-        "{name}, seed {seed}: {steps} steps, losses {:.3} to {:.3}, apart by {:.1e}; compiled on 1 and 2 threads by {:.1e}",
+        "{name}, seed {seed}: {steps} steps, losses {:.3} to {:.3}, apart by {:.1e}",
         theirs[0],
         theirs[steps - 1],
-        worst(&ours),
-        worst(&own)
+        worst(&apart)
     );
-    let marks: Vec<String> = ours.iter().step_by(20).map(|apart| format!("{apart:.0e}")).collect();
+    let marks: Vec<String> = apart.iter().step_by(20).map(|apart| format!("{apart:.0e}")).collect();
     println!("every 20 steps: {}", marks.join(" "));
-    [worst(&own), worst(&ours)]
+    worst(&apart)
+}
+
+/// Relative distances.
+fn apart(ours: &[f64], theirs: &[f64]) -> Vec<f64> {
+    ours.iter().zip(theirs).map(|(a, b)| (a - b).abs() / b).collect()
+}
+
+fn worst(list: &[f64]) -> f64 {
+    list.iter().copied().fold(0.0, f64::max)
 }
 
 #[test]
 fn the_first_losses_are_the_eager_ones() {
     for (name, lr) in [("tresnet_digits", 2e-3), ("resnest14_digits", 2e-4)] {
-        let [_, apart] = compare(name, lr, 5, 1);
+        let apart = compare(name, lr, 5, 1..=1);
         assert!(apart <= LIMIT, "{name}: {apart:e}");
     }
 }
 
-/// Seeds count for which the compiled step agrees with itself to a third of the limit.
 #[test]
 #[ignore = "minutes of eager steps: run with --include-ignored"]
 fn two_hundred_losses_are_the_eager_ones() {
     for (name, lr) in [("tresnet_digits", 2e-3), ("resnest14_digits", 2e-4)] {
-        let runs = (1..=4).map(|seed| compare(name, lr, 200, seed));
-        let [_, apart] = runs.into_iter().find(|[own, _]| *own <= LIMIT / 3.0).unwrap();
+        let apart = compare(name, lr, 200, 1..=12);
         assert!(apart <= LIMIT, "{name}: {apart:e}");
     }
 }
