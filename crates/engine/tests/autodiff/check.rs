@@ -76,9 +76,10 @@ impl Network {
         (tape.outputs.iter().zip(&self.loss).map(output).sum(), sides(&state, tape))
     }
 
-    /// The slope of the loss where `shift` moves the parameters; none if there is a kink.
+    /// The slope of the loss where `shift` moves the parameters. None if there is a kink, or if steps of several lengths do not
+    /// agree to a third of what a gradient must: behind a norm of values that are nearly equal rounding is magnified.
     pub(crate) fn slope(&mut self, tape: &Tape, step: f64, shift: impl Fn(&mut Self, f64)) -> Option<f64> {
-        let middle = self.loss(tape).1;
+        let (loss, middle) = self.loss(tape);
         let mut at = |distance: f64| {
             let before = self.parameters.clone();
             shift(self, distance);
@@ -86,8 +87,13 @@ impl Network {
             self.parameters = before;
             result
         };
-        let ((left, left_sides), (right, right_sides)) = (at(-step), at(step));
-        (left_sides == middle && right_sides == middle).then_some((right - left) / (2.0 * step))
+        let mut difference = |step: f64| {
+            let ((left, left_sides), (right, right_sides)) = (at(-step), at(step));
+            (left_sides == middle && right_sides == middle).then_some((right - left) / (2.0 * step))
+        };
+        let [slope, half, double] = [difference(step)?, difference(step / 2.0)?, difference(2.0 * step)?];
+        let bound = (1e-6 * slope.abs() + 1e-7 * (1.0 + loss.abs())) / 3.0;
+        [half, double].iter().all(|other| (slope - other).abs() <= bound).then_some(slope)
     }
 }
 
