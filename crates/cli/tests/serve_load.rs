@@ -141,7 +141,7 @@ fn a_changed_file_is_taken_without_losing_a_request() {
         // A broken one does not.
         let bytes = std::fs::read(&other).unwrap();
         std::fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
-        until(&|| server.metric("cardinal_model_failed_reloads_total") == 1.0);
+        server.reaches("cardinal_model_failed_reloads_total", 1.0);
         assert_eq!(ask()["version"], 2);
         // Nor does one that is gone; the next good one does.
         std::fs::remove_file(&file).unwrap();

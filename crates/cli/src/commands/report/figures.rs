@@ -79,16 +79,18 @@ pub(super) fn figures(results: &Results, accuracies: &[Accuracy], machine: &str)
 
 /// Of `all` families those that have a point; each looks the same in every figure.
 fn plot(title: &str, x: &str, machine: &str, all: &[&str], found: &[(Accuracy, Speed, f64)]) -> Plot {
-    let family = |(look, name): (usize, &&str)| Family { name: (*name).to_owned(), look, points: Vec::new() };
-    let mut families: Vec<Family> = all.iter().enumerate().map(family).collect();
-    for (row, speed, x) in found {
-        let point =
-            Point { label: row.label.clone(), x: *x, y: row.top1, own: row.own, facts: facts(row, speed) };
-        if let Some(family) = families.iter_mut().find(|family| family.name == row.family) {
-            family.points.push(point);
-        }
-    }
-    families.retain(|family| !family.points.is_empty());
+    let point = |(row, speed, x): &(Accuracy, Speed, f64)| Point {
+        label: row.label.clone(),
+        x: *x,
+        y: row.top1,
+        own: row.own,
+        facts: facts(row, speed),
+    };
+    let family = |(look, name): (usize, &&str)| {
+        let points: Vec<Point> = found.iter().filter(|(row, _, _)| row.family == *name).map(point).collect();
+        (!points.is_empty()).then(|| Family { name: (*name).to_owned(), look, points })
+    };
+    let families = all.iter().enumerate().filter_map(family).collect();
     let dtype = &found[0].1.dtype;
     let hollow = if found.iter().all(|(row, _, _)| row.own) {
         "accuracies are our own"
