@@ -306,13 +306,11 @@ mod tests {
                 );
             });
         }
-        let panic = catch_unwind(AssertUnwindSafe(|| {
-            for _ in 0..10 {
-                std::thread::sleep(Duration::from_millis(5));
-                pool.run(|worker| assert_ne!(worker, 1, "stop"));
-            }
-        }));
-        assert!(panic.is_err());
+        for _ in 0..10 {
+            std::thread::sleep(Duration::from_millis(5));
+            let panic = catch_unwind(AssertUnwindSafe(|| pool.run(|worker| assert_ne!(worker, 1, "stop"))));
+            assert!(panic.is_err());
+        }
         pool.run(|_| {});
     }
 

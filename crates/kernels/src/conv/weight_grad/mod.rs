@@ -64,10 +64,12 @@ impl WeightGrad {
     /// The description is inconsistent.
     pub fn new(spec: &ConvSpec, dtype: DType, isa: Isa, images: usize) -> Result<Self, KernelError> {
         spec.check()?;
-        if !is_small(spec, images) && Forward::supports(spec) && Product::of(dtype, isa) == Product::Vectors {
-            let winograd = Winograd::new(spec, isa);
+        if !is_small(spec, images)
+            && Product::of(dtype, isa) == Product::Vectors
+            && let Ok(winograd) = Self::winograd(spec, isa)
+        {
             let [here, by_windows] = winograd.seconds(images);
-            if here < by_windows && winograd.scratch(1) < LARGEST / Line::BYTES {
+            if here < by_windows {
                 return Ok(Self { spec: spec.clone(), dtype, isa, way: Way::Winograd(winograd) });
             }
         }
@@ -92,6 +94,11 @@ impl WeightGrad {
     /// The description is inconsistent, or the kernel is not 3x3 with stride and dilation 1.
     pub fn by_winograd(spec: &ConvSpec, dtype: DType, isa: Isa) -> Result<Self, KernelError> {
         spec.check()?;
+        let way = Way::Winograd(Self::winograd(spec, isa)?);
+        Ok(Self { spec: spec.clone(), dtype, isa, way })
+    }
+
+    fn winograd(spec: &ConvSpec, isa: Isa) -> Result<Winograd, KernelError> {
         if !Forward::supports(spec) {
             return Err(KernelError::spec(NAME, "not a 3x3 kernel of stride and dilation 1"));
         }
@@ -99,7 +106,7 @@ impl WeightGrad {
         if winograd.scratch(1) >= LARGEST / Line::BYTES {
             return Err(KernelError::spec(NAME, "a size is too large"));
         }
-        Ok(Self { spec: spec.clone(), dtype, isa, way: Way::Winograd(winograd) })
+        Ok(winograd)
     }
 
     /// Method and level, for people.
